@@ -1,0 +1,160 @@
+"""What all agents share: exploration, settings, saving and loading."""
+
+import json
+from abc import ABC, abstractmethod
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from slatewise import choice as choices
+from slatewise.choice import Choice
+from slatewise.errors import InputError
+from slatewise.interactions import Interactions, Spec
+from slatewise.policies import GreedyPolicy
+from slatewise.settings import Settings
+
+FORMAT = 1
+
+
+class AgentSettings(Settings):
+    """Settings that every agent has."""
+
+    explore_floor: float = Field(0.0, ge=0, le=1, description="probability of a uniform slate, whatever else explores")
+    planned_steps: int = Field(
+        1_000_000, ge=1, description="user-steps over which schedules run; the training loop fills it in"
+    )
+
+
+class Agent(GreedyPolicy, ABC):
+    """A policy that learns from interactions.
+
+    spec: sizes and names, from `env.spec` or `log.spec`.  choice: the users' choice model, for agents that plan
+    with one.  seed: fixes initial weights and exploration.
+    """
+
+    name: ClassVar[str]
+    summary_text: ClassVar[str]
+    Settings: ClassVar[type[AgentSettings]]
+
+    def __init__(
+        self,
+        spec: Spec,
+        choice: Choice | None = None,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+        **settings: Any,
+    ) -> None:
+        values = self.Settings.of(self.name, settings)
+        super().__init__(spec.slate_size, seed, values.explore_floor, device)
+        self.spec = spec
+        self.choice = choice
+        self.seed = seed
+        self.steps = 0
+        self.updates = 0
+        self.build(values)
+
+    @property
+    @abstractmethod
+    def settings(self) -> AgentSettings:
+        """The settings this agent was made with."""
+
+    @abstractmethod
+    def build(self, settings: Any) -> None:
+        """Take the settings and make what learns."""
+
+    @abstractmethod
+    def plan(self, steps: int) -> None:
+        """Take the length of the run that schedules end with, in user-steps."""
+
+    @abstractmethod
+    def observe(self, interactions: Interactions) -> None:
+        """Remember interactions, or take them into sufficient statistics."""
+
+    @abstractmethod
+    def update(self) -> dict[str, float] | None:
+        """Improve; return metrics, or None until there is enough to learn from."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything learned, by name; what `load_tensors` takes."""
+
+    @abstractmethod
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave."""
+
+    def save(self, folder: str | Path) -> None:
+        """Write the agent into a folder: `agent.json` and `weights.safetensors`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = self.tensors() | {"generator": self.generator.get_state()}
+        save_file({key: value.detach().contiguous().clone() for key, value in tensors.items()}, folder / WEIGHTS)
+        description = {
+            "format": FORMAT,
+            "agent": self.name,
+            "settings": self.settings.model_dump(mode="json"),
+            "spec": asdict(self.spec),
+            "choice": choices.to_json(self.choice) if self.choice is not None else None,
+            "seed": self.seed,
+            "steps": self.steps,
+            "updates": self.updates,
+        }
+        (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Self:
+        """Load an agent of this class from a folder that `save` wrote. Raises InputError if that is not possible."""
+        folder = Path(folder)
+        saved = read_description(folder)
+        if saved["agent"] != cls.name:
+            raise InputError(f"{folder} holds a {saved['agent']} agent, not {cls.name}: use slatewise.load(folder)")
+        choice = choices.from_json(saved["choice"]) if saved["choice"] else None
+        agent = cls(Spec.from_json(saved["spec"]), choice, saved["seed"], device, **saved["settings"])
+        try:
+            tensors = load_file(folder / WEIGHTS, device=str(device))
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{folder / WEIGHTS} cannot be read ({error}): copy or train the agent again") from None
+        agent.generator.set_state(tensors.pop("generator").cpu())
+        agent.load_tensors(tensors)
+        agent.steps, agent.updates = saved["steps"], saved["updates"]
+        return agent
+
+
+DESCRIPTION = "agent.json"
+WEIGHTS = "weights.safetensors"
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Read `agent.json`. Raises InputError where it is missing, damaged or from the future."""
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise InputError(f"{folder} holds no saved agent ({DESCRIPTION} is missing)")
+    try:
+        saved = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not valid JSON ({error})") from None
+    if saved.get("format", 0) > FORMAT:
+        raise InputError(f"{path} has format {saved['format']}, this version reads up to {FORMAT}: upgrade slatewise")
+    return saved
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return an optimizer's state as named tensors."""
+    state = optimizer.state_dict()["state"]
+    return {f"optimizer.{i}.{key}": value for i, values in state.items() for key, value in values.items()}
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Take back what `optimizer_tensors` gave."""
+    whole = optimizer.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, i, key = name.split(".", 2)
+            state.setdefault(int(i), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})

@@ -1,0 +1,84 @@
+"""Returns: rewards added up over a session, as averages of sessions and as targets for learning."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from slatewise.interactions import Interactions
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean with its standard error, over a number of independent values."""
+
+    mean: float
+    standard_error: float
+    count: int
+
+    @staticmethod
+    def of(values: Tensor) -> "Mean":
+        """Average independent values [n]; the standard error of fewer than two is NaN."""
+        values = values.double()
+        error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+        return Mean(float(values.mean()) if len(values) else math.nan, error, len(values))
+
+
+class SessionReturns:
+    """Collects the return and length of every user's sessions while an environment runs.
+
+    Averages use the first E sessions of every user, the same number for all: averaging whatever has ended so
+    far favours short sessions.
+    """
+
+    def __init__(self, users: int, device: torch.device | str = "cpu") -> None:
+        self.finished = torch.zeros(users, dtype=torch.int64, device=device)
+        self._return = torch.zeros(users, dtype=torch.float64, device=device)
+        self._length = torch.zeros(users, dtype=torch.int64, device=device)
+        self._returns = torch.zeros(users, 1, dtype=torch.float64, device=device)
+        self._lengths = torch.zeros(users, 1, dtype=torch.int64, device=device)
+
+    def add(self, interactions: Interactions) -> Tensor:
+        """Add one vector step (one row a user, in order); return the returns of the sessions that ended in it."""
+        self._return += interactions.response.total_reward
+        self._length += 1
+        rows = interactions.done.nonzero().squeeze(1)
+        if len(rows) == 0:
+            return self._return[:0]
+        which = self.finished[rows]
+        if int(which.max()) >= self._returns.shape[1]:
+            self._returns = torch.cat([self._returns, torch.zeros_like(self._returns)], 1)
+            self._lengths = torch.cat([self._lengths, torch.zeros_like(self._lengths)], 1)
+        ended = self._return[rows]
+        self._returns[rows, which] = ended
+        self._lengths[rows, which] = self._length[rows]
+        self._return[rows] = 0
+        self._length[rows] = 0
+        self.finished[rows] += 1
+        return ended
+
+    def complete(self) -> int:
+        """Return E, the fewest sessions that any user has finished."""
+        return int(self.finished.min())
+
+    def first(self, episodes: int) -> tuple[Tensor, Tensor]:
+        """Return the returns and lengths of every user's first `episodes` sessions, flattened."""
+        return self._returns[:, :episodes].flatten(), self._lengths[:, :episodes].flatten()
+
+
+def lambda_returns(
+    reward: Tensor, next_value: Tensor, terminated: Tensor, truncated: Tensor, discount: float, trace: float
+) -> Tensor:
+    """λ-returns over parallel sessions (Sutton & Barto 2018, section 12.1), all inputs and the result [T, B].
+
+    G_t = r_t + γ (1 − terminated_t) [(1 − λ) V(s_t+1) + λ G_t+1]. Where a session is truncated, and at the last
+    step, G_t+1 belongs to other users or does not exist yet: V(s_t+1) takes its place.
+    """
+    result = torch.empty_like(reward)
+    following = next_value[-1]
+    for t in range(len(reward) - 1, -1, -1):
+        following = torch.where(truncated[t], next_value[t], following)
+        ahead = (1 - trace) * next_value[t] + trace * following
+        following = result[t] = reward[t] + discount * torch.where(terminated[t], 0.0, ahead)
+    return result
