@@ -39,6 +39,9 @@ class Normaliser(nn.Module):
         return ((values - self.mean.float()) / deviation.float()).clamp(-10, 10)
 
 
+MAX_GRADIENT_NORM = 10.0  # gradients are scaled down to this
+
+
 def perceptron(*sizes: int) -> nn.Sequential:
     """Return linear layers of these sizes, with layer norm and ReLU between them."""
     layers: list[nn.Module] = []
@@ -64,7 +67,10 @@ class TwoTower(nn.Module):
         self.no_click = nn.Parameter(torch.zeros(embedding + 1))
         self.catalogue_tower = nn.Linear(len(spec.catalogue), embedding + 1) if spec.catalogue else None
         self.item_normaliser = Normaliser(len(spec.items))
-        self.item_tower = perceptron(len(spec.items), hidden, embedding + 1) if spec.items else None
+        # Candidates are many and their own features few: a narrow network, whose last layer meets the user first.
+        width = max(8, hidden // 4)
+        self.item_tower = nn.Sequential(*perceptron(len(spec.items), width, width)[:-1]) if spec.items else None
+        self.item_output = nn.Linear(width, embedding + 1)
 
     def learn_scale(self, observation: Observation) -> None:
         """Take the features of a batch into the running statistics that standardise the input."""
@@ -80,22 +86,23 @@ class TwoTower(nn.Module):
             scores = scores + observation.products(user, self.catalogue_tower(observation.catalogue.features))
         if self.item_tower is not None:
             items = self.item_tower(self.item_normaliser(observation.items))
-            scores = scores + torch.einsum("bz,bcz->bc", user, items)
+            pull = user @ self.item_output.weight
+            scores = scores + torch.einsum("bh,bch->bc", pull, items) + (user @ self.item_output.bias).unsqueeze(1)
         return scores.expand(observation.item_ids.shape), user @ self.no_click + value
 
     def at(self, observation: Observation, positions: Tensor) -> Tensor:
-        """Return the score of one candidate a row, [B] from positions [B]; −1 stands for no click."""
+        """Return the scores of some candidates a row, [B, P] from positions [B, P]; −1 stands for no click."""
         user, value = self._user(observation)
-        at = positions.clamp(min=0).unsqueeze(1)
-        item = torch.zeros(len(user), self.width + 1, device=user.device)
+        at = positions.clamp(min=0)
+        item = torch.zeros(*positions.shape, self.width + 1, device=user.device)
         if self.catalogue_tower is not None and observation.catalogue is not None:
             table = self.catalogue_tower(observation.catalogue.features)
-            item = item + table[observation.item_ids.gather(1, at).squeeze(1).clamp(min=0)]
+            item = item + table[observation.item_ids.gather(1, at).clamp(min=0)]
         if self.item_tower is not None:
             features = observation.items.gather(1, at.unsqueeze(2).expand(-1, -1, observation.items.shape[2]))
-            item = item + self.item_tower(self.item_normaliser(features.squeeze(1)))
-        item = torch.where((positions >= 0).unsqueeze(1), item, self.no_click)
-        return (user * item[:, :-1]).sum(1) + item[:, -1] + value
+            item = item + self.item_output(self.item_tower(self.item_normaliser(features)))
+        item = torch.where((positions >= 0).unsqueeze(2), item, self.no_click)
+        return torch.einsum("bz,bpz->bp", user, item[:, :, :-1]) + item[:, :, -1] + value.unsqueeze(1)
 
     def _user(self, observation: Observation) -> tuple[Tensor, Tensor]:
         output = self.user_tower(self.user_normaliser(_user_input(observation)))
@@ -106,3 +113,81 @@ def _user_input(observation: Observation) -> Tensor:
     if observation.history is None:
         return observation.user
     return torch.cat([observation.user, observation.history.flatten(1)], 1)
+
+
+class TowerRegression:
+    """A two-tower network, fitted to targets of single items by minibatch steps on the squared error.
+
+    Targets are divided by `scale`, the root mean square of the first ones, so that no agent needs to know how
+    large rewards are; predictions are in the targets' units.
+    """
+
+    def __init__(
+        self, spec: Spec, hidden: int, embedding: int, learning_rate: float, seed: int, device: torch.device
+    ) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = TwoTower(spec, hidden, embedding).to(device)
+        self.scale = torch.zeros((), device=device)
+        self.learning_rate = learning_rate
+        self.optimizer = torch.optim.RAdam(self.network.parameters(), lr=learning_rate)
+
+    @torch.no_grad()
+    def predict(self, observation: Observation) -> tuple[Tensor, Tensor]:
+        """Return predictions for every candidate [B, C] and for no click [B]."""
+        items, no_click = self.network(observation)
+        scale = torch.where(self.scale > 0, self.scale, 1.0)
+        return items * scale, no_click * scale
+
+    def fit(
+        self,
+        observation: Observation,
+        positions: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        passes: int,
+        minibatches: int,
+        rate: float,
+        generator: torch.Generator,
+    ) -> float:
+        """Take passes of minibatch steps; return the mean squared error in units of the scale.
+
+        positions: int64 [B, P], −1 for no click.  targets: [B, P].  weights: [B, P], 0 where a target does not count.
+        rate: share of the learning rate.
+        """
+        if float(self.scale) == 0:
+            self.scale = (targets.square() * weights).mean().sqrt().clamp(min=1e-6).float()
+        targets = (targets / self.scale).float()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * rate
+        total = 0.0
+        for _ in range(passes):
+            order = torch.randperm(len(targets), generator=generator, device=targets.device)
+            for rows in order.chunk(minibatches):
+                errors = (self.network.at(observation[rows], positions[rows]) - targets[rows]) * weights[rows]
+                loss = errors.square().sum() / weights[rows].sum().clamp(min=1)
+                self.optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
+                self.optimizer.step()
+                total += float(loss.detach()) * len(rows) / len(targets)
+        return total / passes
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return weights, scale and the optimizer's state, by name."""
+        tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()} | {"scale": self.scale}
+        for i, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{key}": value for key, value in values.items()}
+        return tensors
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave."""
+        weights = {key.removeprefix("network."): v for key, v in tensors.items() if key.startswith("network.")}
+        self.network.load_state_dict(weights)
+        self.scale = tensors["scale"]
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, i, key = name.split(".", 2)
+                state.setdefault(int(i), {})[key] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})

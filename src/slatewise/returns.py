@@ -68,17 +68,19 @@ class SessionReturns:
 
 
 def lambda_returns(
-    reward: Tensor, next_value: Tensor, terminated: Tensor, truncated: Tensor, discount: float, trace: float
+    reward: Tensor, next_value: Tensor, terminated: Tensor, truncated: Tensor, discount: float, trace: float | Tensor
 ) -> Tensor:
     """λ-returns over parallel sessions (Sutton & Barto 2018, section 12.1), all inputs and the result [T, B].
 
-    G_t = r_t + γ (1 − terminated_t) [(1 − λ) V(s_t+1) + λ G_t+1]. Where a session is truncated, and at the last
+    G_t = r_t + γ (1 − terminated_t) [(1 − λ_t) V(s_t+1) + λ_t G_t+1]. Where a session is truncated, and at the last
     step, G_t+1 belongs to other users or does not exist yet: V(s_t+1) takes its place.
+    trace: λ, one number or one for every step, [T, B].
     """
     result = torch.empty_like(reward)
+    traces = torch.as_tensor(trace, dtype=reward.dtype, device=reward.device).expand(reward.shape)
     following = next_value[-1]
     for t in range(len(reward) - 1, -1, -1):
         following = torch.where(truncated[t], next_value[t], following)
-        ahead = (1 - trace) * next_value[t] + trace * following
+        ahead = torch.lerp(next_value[t], following, traces[t])
         following = result[t] = reward[t] + discount * torch.where(terminated[t], 0.0, ahead)
     return result

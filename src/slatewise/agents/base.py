@@ -31,6 +31,30 @@ class AgentSettings(Settings):
     )
 
 
+class NetworkSettings(AgentSettings):
+    """Settings of agents that fit a two-tower network to rollouts and explore with a falling ε."""
+
+    rollout_steps: int = Field(32, ge=1, description="steps of all users between updates")
+    epochs: int = Field(2, ge=1, description="passes over a rollout")
+    minibatches: int = Field(4, ge=1, description="gradient steps a pass")
+    learning_rate: float = Field(1.5e-3, gt=0, description="at the start; falls to 0 over the planned steps")
+    epsilon_start: float = Field(1.0, ge=0, le=1, description="probability of a random slate at the start")
+    epsilon_end: float = Field(0.03, ge=0, le=1, description="probability of a random slate after the fall")
+    epsilon_fraction: float = Field(0.15, gt=0, le=1, description="share of the planned steps over which it falls")
+    hidden: int = Field(128, ge=1, description="width of the hidden layers")
+    embedding: int = Field(64, ge=1, description="size of the user and item embeddings")
+
+    def epsilon_at(self, steps: int) -> float:
+        """Return the probability of a uniform slate after so many user-steps, the floor included."""
+        fallen = min(1.0, steps / (self.epsilon_fraction * self.planned_steps))
+        epsilon = self.epsilon_start + fallen * (self.epsilon_end - self.epsilon_start)
+        return 1 - (1 - epsilon) * (1 - self.explore_floor)
+
+    def rate_at(self, steps: int) -> float:
+        """Return the share of the learning rate that is left after so many user-steps."""
+        return max(0.0, 1 - steps / self.planned_steps)
+
+
 class Agent(GreedyPolicy, ABC):
     """A policy that learns from interactions.
 
@@ -141,20 +165,3 @@ def read_description(folder: Path) -> dict[str, Any]:
     if saved.get("format", 0) > FORMAT:
         raise InputError(f"{path} has format {saved['format']}, this version reads up to {FORMAT}: upgrade slatewise")
     return saved
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return an optimizer's state as named tensors."""
-    state = optimizer.state_dict()["state"]
-    return {f"optimizer.{i}.{key}": value for i, values in state.items() for key, value in values.items()}
-
-
-def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Take back what `optimizer_tensors` gave."""
-    whole = optimizer.state_dict()
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, i, key = name.split(".", 2)
-            state.setdefault(int(i), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": whole["param_groups"]})

@@ -2,41 +2,31 @@
 
 Source: Ie et al. 2019, arXiv 1905.12767. Q(s, slate) = Σ P(i | s, slate) Q(s, i), the sum over the items of the
 slate **and no click**, which has a value like any other item: without it the future is discounted by the click
-rate. Learned on-policy from parallel users with λ-returns instead of one-step targets from a replay memory, so
-there is neither a target network nor a memory of the past.
+rate. Learned from parallel users with λ-returns instead of one-step targets from a replay memory, so there is
+neither a target network nor a memory of the past.
 """
 
 from typing import Any, cast
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from slatewise.agents.base import Agent, AgentSettings, load_optimizer_tensors, optimizer_tensors
+from slatewise.agents.base import Agent, NetworkSettings
 from slatewise.agents.replay import Rollout
 from slatewise.choice import FirstPosition, Logit, Proportional
 from slatewise.errors import InputError
 from slatewise.interactions import Decision, Interactions, Observation, Response
-from slatewise.networks import TwoTower
+from slatewise.networks import TowerRegression
 from slatewise.returns import lambda_returns
 from slatewise.slates import best_slate
 
 
-class Settings(AgentSettings):
+class Settings(NetworkSettings):
     """Settings of SlateQ."""
 
     discount: float = Field(1.0, ge=0, le=1, description="γ: what a reward one step later is worth")
     trace: float = Field(0.95, ge=0, le=1, description="λ: how far returns reach before the network's value takes over")
-    rollout_steps: int = Field(32, ge=1, description="steps of all users between updates")
-    epochs: int = Field(2, ge=1, description="passes over a rollout")
-    minibatches: int = Field(4, ge=1, description="gradient steps a pass")
-    learning_rate: float = Field(1.5e-3, gt=0, description="at the start; falls to 0 over the planned steps")
-    epsilon_start: float = Field(1.0, ge=0, le=1, description="probability of a random slate at the start")
-    epsilon_end: float = Field(0.03, ge=0, le=1, description="probability of a random slate after the fall")
-    epsilon_fraction: float = Field(0.15, gt=0, le=1, description="share of the planned steps over which it falls")
-    max_gradient_norm: float = Field(10.0, gt=0, description="gradients are scaled down to this norm")
-    hidden: int = Field(128, ge=1, description="width of the hidden layers")
-    embedding: int = Field(64, ge=1, description="size of the user and item embeddings")
 
 
 class SlateQ(Agent):
@@ -59,11 +49,9 @@ class SlateQ(Agent):
                 f"slateq has no exact slates for the choice model {self.choice.name!r}: "
                 "use logit, proportional or first-position"
             )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            self.network = TwoTower(self.spec, s.hidden, s.embedding).to(self.device)
-        self.scale = torch.zeros((), device=self.device)  # of returns, from the first rollout
-        self.optimizer = torch.optim.RAdam(self.network.parameters(), lr=s.learning_rate)
+        self.regression = TowerRegression(
+            self.spec, s.hidden, s.embedding, s.learning_rate, self.seed, self.device
+        )
         self.memory = Rollout(s.rollout_steps)
 
     @property
@@ -77,17 +65,11 @@ class SlateQ(Agent):
 
     def epsilon(self) -> float:
         """Return the probability of a uniform slate when exploring, at the present step."""
-        s = self._settings
-        fallen = min(1.0, self.steps / (s.epsilon_fraction * s.planned_steps))
-        epsilon = s.epsilon_start + fallen * (s.epsilon_end - s.epsilon_start)
-        return 1 - (1 - epsilon) * (1 - s.explore_floor)
+        return self._settings.epsilon_at(self.steps)
 
-    @torch.no_grad()
     def values(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """Return Q of every candidate [B, C] and of no click [B], in units of reward."""
-        items, no_click = self.network(observation)
-        scale = torch.where(self.scale > 0, self.scale, 1.0)
-        return items * scale, no_click * scale
+        return self.regression.predict(observation)
 
     def greedy(self, observation: Observation, explore: bool) -> Tensor:  # noqa: ARG002 - ε is all the exploration
         """Return the slate of highest long-term value."""
@@ -114,58 +96,52 @@ class SlateQ(Agent):
             return None
         s = self._settings
         rollout = self.memory.take()
-        self.network.learn_scale(rollout.observation)
-        targets = self._targets(rollout)
-        if float(self.scale) == 0:
-            self.scale = targets.square().mean().sqrt().clamp(min=1e-6).float()
-        targets = (targets / self.scale).float()
-        positions = consumed(rollout.decision, rollout.response)
-        rate = s.learning_rate * max(0.0, 1 - self.steps / s.planned_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        losses = [self._fit(rollout.observation, positions, targets) for _ in range(s.epochs)]
+        targets = self._targets(rollout).unsqueeze(1)
+        self.regression.network.learn_scale(rollout.observation)
+        positions = consumed(rollout.decision, rollout.response).unsqueeze(1)
+        rate = s.rate_at(self.steps)
+        loss = self.regression.fit(
+            rollout.observation,
+            positions,
+            targets,
+            torch.ones_like(targets, dtype=torch.float32),
+            s.epochs,
+            s.minibatches,
+            rate,
+            self.generator,
+        )
         self.updates += 1
         return {
-            "loss": sum(losses) / len(losses),
-            "value": float(targets.mean() * self.scale),
+            "loss": loss,
+            "value": float(targets.mean()),
             "epsilon": self.epsilon(),
-            "learning_rate": rate,
+            "learning_rate": rate * s.learning_rate,
         }
 
     def _targets(self, rollout: Interactions) -> Tensor:
-        """Return λ-returns [T · B] of the rollout, bootstrapped with the value of the best slate."""
-        assert rollout.next_observation is not None  # `observe` refused it
-        next_value = self._best(rollout.next_observation)[1].double()
-        parts = rollout.response.total_reward, next_value, rollout.terminated, rollout.truncated
-        reward, next_value, terminated, truncated = (x.view(self.memory.steps, -1) for x in parts)
-        s = self._settings
-        return lambda_returns(reward, next_value, terminated, truncated, s.discount, s.trace).flatten()
+        """Return λ-returns [T · B] of the rollout, bootstrapped with the value of the best slate.
 
-    def _fit(self, observation: Observation, positions: Tensor, targets: Tensor) -> float:
-        """Take one pass of minibatch steps on the squared error; return the mean loss."""
-        order = torch.randperm(len(targets), generator=self.generator, device=self.device)
-        total = 0.0
-        for rows in order.chunk(self._settings.minibatches):
-            predicted = self.network.at(observation[rows], positions[rows])
-            loss = (predicted - targets[rows]).square().mean()
-            self.optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.network.parameters(), self._settings.max_gradient_norm)
-            self.optimizer.step()
-            total += float(loss.detach()) * len(rows) / len(targets)
-        return total
+        A return is followed only while the agent did what it thinks best; at a random slate the value of the best
+        one takes its place (Watkins's Q(λ), Sutton & Barto 2018, section 12.10), so exploration does not lower
+        the values that it explores.
+        """
+        assert rollout.next_observation is not None  # `observe` refused it
+        steps, s = self.memory.steps, self._settings
+        best, value = self._best(rollout.next_observation)
+        shown = rollout.decision.slate.view(steps, -1, self.slate_size)
+        followed = (best.view(shown.shape)[:-1] == shown[1:]).all(2)
+        trace = s.trace * torch.cat([followed, followed.new_ones(1, followed.shape[1])]).double()
+        parts = rollout.response.total_reward, value.double(), rollout.terminated, rollout.truncated
+        reward, value, terminated, truncated = (part.view(steps, -1) for part in parts)
+        return lambda_returns(reward, value, terminated, truncated, s.discount, trace).flatten()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return weights, scale and the optimizer's state."""
-        weights = {f"network.{key}": value for key, value in self.network.state_dict().items()}
-        return weights | {"scale": self.scale} | optimizer_tensors(self.optimizer)
+        """Return everything learned, by name."""
+        return self.regression.tensors()
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take back weights, scale and the optimizer's state."""
-        prefix = "network."
-        self.network.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-        self.scale = tensors["scale"]
-        load_optimizer_tensors(self.optimizer, tensors)
+        """Take back what `tensors` gave."""
+        self.regression.load_tensors(tensors)
 
 
 def consumed(decision: Decision, response: Response) -> Tensor:

@@ -1,0 +1,50 @@
+"""Agents by name. A new agent adds its file and one line here."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from slatewise.agents.base import Agent, read_description
+from slatewise.choice import Choice
+from slatewise.errors import unknown_name
+from slatewise.interactions import Spec
+
+AGENTS = {
+    "supervised": "supervised:Supervised",
+    "linucb": "linucb:LinUCB",
+    "slateq": "slateq:SlateQ",
+}
+
+
+def agent_class(name: str) -> type[Agent]:
+    """Return the class of an agent. Raises InputError for an unknown name, with the nearest known one."""
+    if name not in AGENTS:
+        raise unknown_name("agent", name, AGENTS)
+    module, cls = AGENTS[name].split(":")
+    return cast(type[Agent], getattr(import_module(f"{__name__}.{module}"), cls))
+
+
+def make_agent(
+    name: str,
+    spec: Spec,
+    choice: Choice | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    **settings: Any,
+) -> Agent:
+    """Make an agent by name. Raises InputError for an unknown name or setting, or a value that does not fit."""
+    return agent_class(name)(spec, choice, seed, device, **settings)
+
+
+def load(folder: str | Path, device: str | torch.device = "cpu") -> Agent:
+    """Load an agent from a folder that `agent.save` wrote, or the newest checkpoint of a run's folder.
+
+    Raises InputError where there is none, or it cannot be read.
+    """
+    folder = Path(folder)
+    latest = folder / "latest"
+    if latest.is_file():
+        folder = folder / "checkpoints" / latest.read_text().strip()
+    return agent_class(read_description(folder)["agent"]).load(folder, device)

@@ -1,0 +1,459 @@
+"""The command line: thin, each verb a call into the library and a table of what came out."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from slatewise.errors import InputError, unknown_name
+
+app = typer.Typer(
+    name="slatewise",
+    help="Reinforcement learning for recommender systems, from contextual bandits to SlateQ.",
+    epilog="Begin with: slatewise demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+logs_app = typer.Typer(help="Check, show and import logs of interactions.", no_args_is_help=True)
+app.add_typer(logs_app, name="logs")
+
+Seed = Annotated[int, typer.Option(help="fixes every bit of the result on one machine")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else on standard output")]
+Threads = Annotated[int, typer.Option(min=1, help="threads for numerical kernels")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="a setting of the world or the agent; env.KEY or agent.KEY if both"),
+]
+Users = Annotated[int, typer.Option(min=1, help="users simulated side by side")]
+Out = Annotated[Path | None, typer.Option(help="folder to write")]
+Overwrite = Annotated[bool, typer.Option(help="replace what is in the folder")]
+
+
+def main() -> None:
+    """Run the command line; bad input is one line and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"slatewise: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="folder for report.html, the runs and the logs")] = Path("demo"),
+    seed: Seed = 0,
+    as_json: Json = False,
+    threads: Threads = 1,
+    quick: Annotated[bool, typer.Option(help="a tenth of the training: to see that it runs, not for its numbers")] = False,
+    download: Annotated[bool, typer.Option(help="fetch the Open Bandit sample (1.4 MB) with pip if it is not here")] = True,
+) -> None:
+    """Train and judge recommenders on this machine, and write one page that explains what happened.
+
+    Example: slatewise demo --out demo
+    """
+    _threads(threads)
+    from slatewise.demo import run_demo
+
+    result = run_demo(out, seed=seed, quick=quick, download=download, show=not as_json)
+    if as_json:
+        _print_json(result)
+
+
+@app.command()
+def envs(name: Annotated[str | None, typer.Argument(help="a world to describe")] = None, as_json: Json = False) -> None:
+    """List the worlds, or describe one: settings, rules, reference returns.
+
+    Example: slatewise envs interest-evolution
+    """
+    from slatewise.environments import names, world
+
+    if name is None:
+        rows = [{"name": n, "version": world(n).version, "about": world(n).summary_text} for n in names()]
+        _show(as_json, {"environments": rows}, "worlds", rows)
+        return
+    env = world(name)(users=1)
+    references = {}
+    if env.references is not None:
+        references = {rule: vars(reference) for rule, reference in env.references.rules.items()}
+        references["ceiling"] = vars(env.references.ceiling)
+    described = {
+        "name": env.full_name,
+        "about": env.summary_text,
+        "settings": {row["name"]: row for row in env.Settings.table()},
+        "rules": ["random", *env.rules],
+        "references": references,
+        "observation": {"user": env.spec.user, "catalogue": env.spec.catalogue, "items": env.spec.items},
+        "signals": env.spec.signals,
+    }
+    if as_json:
+        _print_json(described)
+        return
+    typer.echo(f"{env.full_name}: {env.summary_text}\nrules: {', '.join(described['rules'])}")
+    _table("settings (--set KEY=VALUE)", env.Settings.table())
+    rows = [{"policy": rule, **values} for rule, values in references.items()]
+    _table("known mean returns with the default settings", rows)
+
+
+@app.command()
+def agents(name: Annotated[str | None, typer.Argument(help="an agent to describe")] = None, as_json: Json = False) -> None:
+    """List the agents, or describe one and its settings.
+
+    Example: slatewise agents slateq
+    """
+    from slatewise.agents import AGENTS, agent_class
+
+    if name is None:
+        rows = [{"name": n, "about": agent_class(n).summary_text} for n in AGENTS]
+        _show(as_json, {"agents": rows}, "agents", rows)
+        return
+    agent = agent_class(name)
+    table = agent.Settings.table()
+    described = {"name": name, "about": agent.summary_text, "settings": {row["name"]: row for row in table}}
+    _show(as_json, described, f"{name}: {agent.summary_text}", table)
+
+
+@app.command()
+def simulate(
+    env_name: Annotated[str, typer.Argument(metavar="ENV", help="a world, see `slatewise envs`")],
+    policy: Annotated[str, typer.Option(help="a rule of the world, random, an agent, or a run's folder")] = "random",
+    steps: Annotated[int, typer.Option(min=1, help="user-steps to simulate, rounded up to whole steps of all users")] = 100_000,
+    users: Users = 1000,
+    explore_floor: Annotated[float, typer.Option(min=0, max=1, help="probability of a uniform slate")] = 0.0,
+    settings: Set = None,
+    out: Annotated[Path | None, typer.Option(help="write a log of the interactions into this folder")] = None,
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    threads: Threads = 1,
+    as_json: Json = False,
+) -> None:
+    """Run a policy in a world without learning, and write the log.
+
+    Example: slatewise simulate interest-evolution --policy random --steps 200000 --out logs/random
+    """
+    _threads(threads)
+    from slatewise.evaluation import simulate as run
+    from slatewise.naming import find_policy
+
+    env, agent_settings = _world(env_name, users, seed, settings, policy)
+    chosen = find_policy(policy, env, seed, explore_floor, agent_settings)
+    if out is None:
+        result = run(chosen, env, steps, progress=not as_json)
+    else:
+        from slatewise.logs import LogWriter
+
+        source = {
+            "kind": "simulation",
+            "world": env.full_name,
+            "settings": env.settings.model_dump(mode="json"),
+            "seed": seed,
+            "policy": policy,
+            "explore_floor": explore_floor,
+        }
+        with LogWriter(out, env.spec, source, overwrite=overwrite) as log:
+            result = run(chosen, env, steps, log.add, progress=not as_json)
+    row = result.to_json() | ({"log": str(out)} if out is not None else {})
+    _show(as_json, row, f"{policy} in {env.full_name}", [_only(row, *_RETURNS, "steps_per_second", "steps_per_cpu_second")])
+
+
+@app.command()
+def train(
+    agent: Annotated[str, typer.Argument(metavar="AGENT", help="an agent, see `slatewise agents`")],
+    env_name: Annotated[str, typer.Option("--env", metavar="ENV", help="the world to learn in")],
+    out: Annotated[Path, typer.Option(metavar="RUN", help="the run's folder: settings, metrics, checkpoints")],
+    steps: Annotated[int, typer.Option(min=1, help="user-steps; schedules end with them")] = 1_000_000,
+    users: Users = 256,
+    settings: Set = None,
+    resume: Annotated[bool, typer.Option(help="go on from the newest checkpoint in RUN")] = False,
+    overwrite: Overwrite = False,
+    seed: Seed = 0,
+    threads: Threads = 1,
+    as_json: Json = False,
+) -> None:
+    """Train an agent in a world; Ctrl-C leaves a usable run, --resume goes on.
+
+    Example: slatewise train slateq --env interest-evolution --steps 2000000 --out runs/slateq
+    """
+    _threads(threads)
+    from slatewise.agents import agent_class, make_agent
+    from slatewise.training import train as run
+
+    agent_class(agent)
+    env, agent_settings = _world(env_name, users, seed, settings, agent)
+    learner = make_agent(agent, env.spec, env.choice, seed, **agent_settings)
+    result = run(learner, env, steps, out, resume, overwrite, progress=not as_json)
+    line = result.to_json()
+    row = _only(line, "run", "steps", "updates", "seconds", "cpu_seconds") | _only(result.metrics, "return", "steps_per_second")
+    _show(as_json, line | result.metrics, f"{agent} in {env.full_name}", [row])
+    if result.interrupted:
+        print(f"slatewise: stopped at {result.steps:,} of {steps:,} steps; --resume goes on", file=sys.stderr)
+        raise typer.Exit(130)
+
+
+@app.command()
+def evaluate(
+    policy: Annotated[str, typer.Argument(metavar="NAME-or-RUN", help="a run's folder, or with --env a rule or agent")],
+    env_name: Annotated[str | None, typer.Option("--env", metavar="ENV", help="the world; a run knows its own")] = None,
+    episodes: Annotated[int, typer.Option(min=2, help="sessions to average")] = 2000,
+    users: Users = 1000,
+    explore: Annotated[bool, typer.Option(help="act as in training instead of greedily")] = False,
+    settings: Set = None,
+    seed: Seed = 1000,
+    threads: Threads = 1,
+    as_json: Json = False,
+) -> None:
+    """Mean return of a policy in simulation, its standard error, and its share of the possible gain.
+
+    Example: slatewise evaluate runs/slateq --episodes 2000
+    """
+    _threads(threads)
+    from slatewise.evaluation import evaluate as run
+    from slatewise.naming import find_policy, is_trained
+    from slatewise.runs import read
+
+    if env_name is None:
+        if not is_trained(policy):
+            raise InputError(f"{policy!r} is no run's folder: name the world it acts in with --env")
+        described = read(policy)
+        given = _pairs(settings)
+        from slatewise.environments import make
+
+        env = make(described["world"], users, seed, **(described["world_settings"] | given))
+        agent_settings: dict[str, Any] = {}
+    else:
+        env, agent_settings = _world(env_name, users, seed, settings, policy)
+    chosen = find_policy(policy, env, seed, settings=agent_settings)
+    result = run(chosen, env, episodes, explore, progress=not as_json).to_json()
+    _show(as_json, result, f"{policy} in {env.full_name}", [_only(result, *_RETURNS)])
+    if not as_json and env.references is not None:
+        ceiling, best = env.references.ceiling, env.references.best_rule()
+        typer.echo(
+            f"random {env.references.rules['random'].mean:.2f}, best rule without learning: {best} "
+            f"{env.references.rules[best].mean:.2f}, ceiling ({ceiling.kind}) {ceiling.mean:.2f}"
+        )
+
+
+@app.command()
+def ope(
+    log: Annotated[Path, typer.Argument(metavar="LOG", help="a log's folder")],
+    policy: Annotated[list[str], typer.Option(help="a rule of the log's world or importer, random, or a run's folder")],
+    explore: Annotated[bool, typer.Option(help="judge a run as it explores, not greedily")] = False,
+    baseline: Annotated[str, typer.Option(help="what to compare with: logged, or the name of a policy")] = "logged",
+    require_better: Annotated[bool, typer.Option(help="exit 3 unless the interval clears the baseline")] = False,
+    seed: Seed = 0,
+    threads: Threads = 1,
+    as_json: Json = False,
+) -> None:
+    """Judge policies on a log, before anyone sees them: mean reward per decision, with 95 % intervals.
+
+    Example: slatewise ope logs/random --policy quality --policy runs/slateq
+    """
+    _threads(threads)
+    from slatewise.judging import judge
+
+    result = judge(log, policy, explore=explore, baseline=baseline, seed=seed)
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        typer.echo(result.verdict)
+        _table("mean reward per decision, 95 % intervals", result.table())
+        for note in result.notes:
+            typer.echo(f"note: {note}")
+    if require_better and not result.better:
+        raise typer.Exit(3)
+
+
+@logs_app.command("check")
+def logs_check(log: Annotated[Path, typer.Argument(metavar="LOG")], as_json: Json = False) -> None:
+    """Check a log: schema, rewards, propensities, support. Exit code 1 if there are problems.
+
+    Example: slatewise logs check logs/random
+    """
+    from slatewise.logs import Log, check
+
+    report = check(Log(log))
+    if as_json:
+        _print_json(report)
+    else:
+        _table(str(log), [{"what": key, "value": value} for key, value in report.items() if key != "problems"])
+        for problem in report["problems"]:
+            typer.echo(f"problem: {problem}")
+        typer.echo("no problems found" if not report["problems"] else f"{len(report['problems'])} problems")
+    if report["problems"]:
+        raise typer.Exit(1)
+
+
+@logs_app.command("show")
+def logs_show(
+    log: Annotated[Path, typer.Argument(metavar="LOG")],
+    rows: Annotated[int, typer.Option(min=1, max=10_000, help="interactions to print")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Print what a log holds: its source, its columns, its first interactions.
+
+    Example: slatewise logs show logs/random --rows 3
+    """
+    from slatewise.logs import Log
+
+    opened = Log(log)
+    first = next(iter(opened.blocks(rows)))[:rows]
+    table = [
+        {
+            "episode": int(first.episode[i]),
+            "step": int(first.step[i]),
+            "slate": first.decision.slate[i].tolist(),
+            "items": first.observation.item_ids[i][first.decision.slate[i].clamp(min=0)].tolist(),
+            "propensity": [round(p, 6) for p in first.decision.propensity[i].tolist()],
+            "clicked": first.response.clicked[i].tolist(),
+            "reward": [round(r, 4) for r in first.response.reward[i].tolist()],
+            "ended": bool(first.done[i]),
+        }
+        for i in range(len(first))
+    ]
+    spec = opened.spec
+    about = {
+        "rows": len(opened),
+        "source": opened.source,
+        "user": list(spec.user),
+        "catalogue": list(spec.catalogue),
+        "items": list(spec.items),
+        "signals": list(spec.signals),
+        "candidates": spec.candidates,
+        "slate_size": spec.slate_size,
+    }
+    if as_json:
+        _print_json(about | {"interactions": table})
+        return
+    _table(str(log), [{"what": key, "value": _short(value)} for key, value in about.items()])
+    _table(f"first {len(table)} interactions", table)
+
+
+@logs_app.command("import")
+def logs_import(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="open-bandit")],
+    path: Annotated[Path | None, typer.Argument(help="the wheel, or a folder that holds it")] = None,
+    behaviour: Annotated[str, typer.Option(help="who decided: random or bts (Thompson sampling)")] = "random",
+    campaign: Annotated[str, typer.Option(help="all, men or women")] = "all",
+    out: Annotated[Path, typer.Option(metavar="LOG", help="the log's folder")] = Path("logs/open-bandit"),
+    download: Annotated[bool, typer.Option(help="fetch the data with pip into the user's cache")] = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Turn somebody else's data into a log. open-bandit: 10,000 real impressions with propensities and clicks.
+
+    Example: slatewise logs import open-bandit --download --behaviour random --campaign all --out logs/zozo
+    """
+    from slatewise.logs import Log, check, import_open_bandit
+
+    if kind != "open-bandit":
+        raise unknown_name("import", kind, ["open-bandit"])
+    import_open_bandit(out, behaviour, campaign, path, download, overwrite)
+    report = check(Log(out))
+    row = {"log": str(out), **_only(report, "rows", "sessions", "problems")}
+    _show(as_json, row, "imported", [row])
+
+
+_RETURNS = ("mean", "standard_error", "episodes", "mean_length", "share")
+
+
+def _threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _world(name: str, users: int, seed: int, given: Sequence[str] | None, policy: str) -> tuple[Any, dict[str, Any]]:
+    """Make a world with its part of the settings; return it and the agent's part."""
+    from slatewise.agents import AGENTS, agent_class
+    from slatewise.environments import world
+
+    cls = world(name)
+    of_agent = set(agent_class(policy).Settings.model_fields) if policy in AGENTS else set[str]()
+    mine: dict[str, Any] = {}
+    agents: dict[str, Any] = {}
+    for key, value in _pairs(given).items():
+        owner, _, bare = key.rpartition(".")
+        in_env, in_agent = bare in cls.Settings.model_fields, bare in of_agent
+        if owner == "env" or (not owner and in_env and not in_agent):
+            mine[bare] = value
+        elif owner == "agent" or (not owner and in_agent and not in_env):
+            agents[bare] = value
+        elif in_env and in_agent:
+            raise InputError(f"--set {key}: both {name} and {policy} have it, say env.{key} or agent.{key}")
+        else:
+            raise unknown_name(f"setting of {name} or {policy}", key, [*cls.Settings.model_fields, *of_agent])
+    return cls(users=users, seed=seed, **mine), agents
+
+
+def _pairs(given: Sequence[str] | None) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in given or ():
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise InputError(f"--set {text!r} is not KEY=VALUE: for instance --set slate_size=3")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def _show(as_json: bool, values: Mapping[str, Any], title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    if as_json:
+        _print_json(values)
+    else:
+        _table(title, rows)
+
+
+def _print_json(values: Mapping[str, Any]) -> None:
+    print(json.dumps(_plain(values), allow_nan=False))
+
+
+def _plain(value: Any) -> Any:
+    """Turn what JSON lacks into what it has: NaN and infinity become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, float):
+        return value if abs(value) < float("inf") else None
+    return str(value) if isinstance(value, Path) else value
+
+
+def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    for column in columns:
+        number = all(isinstance(row.get(column), int | float | None) for row in rows)
+        table.add_column(column.replace("_", " "), justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*(_cell(column, row.get(column)) for column in columns))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _cell(column: str, value: Any) -> str:
+    if value is None:
+        return "–"
+    if column == "share":
+        return f"{100 * value:.1f} %"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}" if abs(value) < 1 else f"{value:,.2f}"
+    return str(value)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:197]}…"
+
+
+def _only(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: values[key] for key in keys if key in values}

@@ -1,0 +1,55 @@
+"""From a name to a policy: a rule of the world, `random`, an untrained agent, or a trained run."""
+
+from pathlib import Path
+from typing import Any
+
+from slatewise.agents import AGENTS, load, make_agent
+from slatewise.agents.base import Agent
+from slatewise.environments.base import Environment
+from slatewise.errors import InputError, unknown_name
+from slatewise.interactions import Policy, Spec
+
+
+def find_policy(
+    name: str, env: Environment, seed: int = 0, explore_floor: float = 0.0, settings: dict[str, Any] | None = None
+) -> Policy:
+    """Return the policy that `name` means in a world: a run's folder, a rule, or an agent that has learned nothing.
+
+    settings: of an untrained agent.  Raises InputError for an unknown name, with the nearest known one, or a run
+    that was trained on other features.
+    """
+    if is_trained(name):
+        agent = load(name, env.device)
+        check_features(agent, env.spec, name)
+        agent.slate_size = env.spec.slate_size
+        if explore_floor:
+            agent.explore_floor = explore_floor
+        return agent
+    if name in AGENTS:
+        floor = {"explore_floor": explore_floor} if explore_floor else {}
+        return make_agent(name, env.spec, env.choice, seed, env.device, **floor, **(settings or {}))
+    if name != "random" and name not in env.rules:
+        raise unknown_name("policy", name, ["random", *env.rules, *AGENTS]) from None
+    return env.rule(name, seed, explore_floor)
+
+
+def is_trained(name: str) -> bool:
+    """Whether a name is a folder that holds a trained agent."""
+    return any((Path(name) / file).is_file() for file in ("latest", "agent.json"))
+
+
+def check_features(agent: Agent, spec: Spec, name: str) -> None:
+    """Raise InputError unless an agent was trained on the features that a source of observations shows."""
+    for key in ("user", "catalogue", "items", "history"):
+        had, shown = getattr(agent.spec, key), getattr(spec, key)
+        if had != shown:
+            raise InputError(
+                f"{name} was trained with {key} features {_short(had)}, here they are {_short(shown)}: "
+                "use the settings it was trained with"
+            )
+
+
+def _short(names: Any) -> str:
+    if not isinstance(names, tuple):
+        return str(names)
+    return f"{len(names)} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"

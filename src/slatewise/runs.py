@@ -1,0 +1,137 @@
+"""Run folders: what was trained and how, its metrics, and checkpoints that are swapped in whole.
+
+    run.json           world, agent, settings, seed, versions
+    metrics.jsonl      one line of metrics at a time
+    checkpoints/STEP/  the agent, the world's snapshot, and how far the run was
+    latest             the name of the newest whole checkpoint
+"""
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from slatewise.agents.base import Agent
+from slatewise.environments import make
+from slatewise.environments.base import Environment
+from slatewise.errors import InputError
+
+RUN = "run.json"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+LATEST = "latest"
+KEPT = 3  # newest checkpoints that are not deleted
+
+
+class Run:
+    """A run folder that is being written."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def begin(self, env: Environment, agent: Agent, steps: int, overwrite: bool) -> None:
+        """Create the folder. Raises InputError where it exists, unless `overwrite` and it is a run."""
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            if not overwrite:
+                raise InputError(f"{self.folder} exists: give --resume to go on, --overwrite, or another folder")
+            if not (self.folder / RUN).is_file():
+                raise InputError(f"{self.folder} is not a run (no {RUN}), so it is not overwritten: choose another")
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _write(self.folder / RUN, json.dumps(describe(env, agent, steps), indent=2) + "\n")
+
+    def write_metrics(self, line: Mapping[str, Any]) -> None:
+        """Append one line of metrics."""
+        with (self.folder / METRICS).open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def checkpoint(self, env: Environment, agent: Agent, progress: Mapping[str, Any]) -> Path:
+        """Write a checkpoint beside the others, and only when it is whole make it the latest."""
+        name = f"{agent.steps:012d}"
+        final = self.folder / CHECKPOINTS / name
+        unfinished = final.with_name(f".{name}")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        agent.save(unfinished)
+        save_file(env.snapshot(), unfinished / "environment.safetensors")
+        (unfinished / "progress.json").write_text(json.dumps(dict(progress)) + "\n")
+        shutil.rmtree(final, ignore_errors=True)
+        unfinished.rename(final)
+        _write(self.folder / LATEST, name + "\n")
+        for old in sorted((self.folder / CHECKPOINTS).glob("[0-9]*"))[:-KEPT]:
+            shutil.rmtree(old)
+        return final
+
+    def latest(self) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
+        """Return the newest checkpoint's folder, its progress, and the world's snapshot."""
+        if not (self.folder / LATEST).is_file():
+            raise InputError(f"{self.folder} has no checkpoint yet: start it again with --overwrite")
+        folder = self.folder / CHECKPOINTS / (self.folder / LATEST).read_text().strip()
+        progress = json.loads((folder / "progress.json").read_text())
+        return folder, progress, load_file(folder / "environment.safetensors")
+
+    def forget_after(self, steps: int) -> None:
+        """Drop metrics written after a checkpoint that the run goes on from."""
+        path = self.folder / METRICS
+        lines = path.read_text().splitlines() if path.is_file() else []
+        kept = [line for line in lines if _whole(line) and json.loads(line)["steps"] <= steps]
+        _write(path, "".join(line + "\n" for line in kept))
+
+
+def describe(env: Environment, agent: Agent, steps: int) -> dict[str, Any]:
+    """Return what `run.json` says."""
+    return {
+        "format": 1,
+        "agent": agent.name,
+        "agent_settings": agent.settings.model_dump(mode="json"),
+        "agent_seed": agent.seed,
+        "world": env.full_name,
+        "world_settings": env.settings.model_dump(mode="json"),
+        "world_seed": env.seed,
+        "users": env.users,
+        "steps": steps,
+        "versions": {name: version(name) for name in ("slatewise", "torch", "numpy")} | {"python": platform.python_version()},
+    }
+
+
+def read(folder: str | Path) -> dict[str, Any]:
+    """Read `run.json`. Raises InputError where the folder is not a run."""
+    path = Path(folder) / RUN
+    if not path.is_file():
+        raise InputError(f"{folder} is not a run: {RUN} is missing")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not valid JSON ({error})") from None
+
+
+def metrics(folder: str | Path) -> list[dict[str, Any]]:
+    """Read the metrics of a run, oldest first."""
+    path = Path(folder) / METRICS
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines if _whole(line)]
+
+
+def make_world(folder: str | Path, users: int | None = None, seed: int | None = None, **changes: Any) -> Environment:
+    """Make the world that a run was trained in, with another number of users, seed or settings if given."""
+    run = read(folder)
+    settings = run["world_settings"] | changes
+    return make(run["world"], users or run["users"], run["world_seed"] if seed is None else seed, **settings)
+
+
+def _whole(line: str) -> bool:
+    """Whether a line was written to its end; a kill can cut the last one."""
+    return line.startswith("{") and line.endswith("}")
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file in one step."""
+    unfinished = path.with_name(f".{path.name}")
+    unfinished.write_text(text)
+    os.replace(unfinished, path)

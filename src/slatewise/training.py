@@ -1,0 +1,199 @@
+"""Training in simulation: the loop, its progress, its run folder, and stopping without losing anything."""
+
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from slatewise.agents.base import Agent
+from slatewise.environments.base import Environment
+from slatewise.errors import InputError
+from slatewise.progress import Bar
+from slatewise.returns import SessionReturns
+from slatewise.runs import Run, read
+
+Metrics = dict[str, Any]
+LINES = 200  # metrics lines of a run
+RECENT = 1000  # sessions that the progress averages over
+CHECKPOINT_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training did. seconds, cpu_seconds: of the loop. metrics: the last line of metrics."""
+
+    run: str | None
+    steps: int
+    updates: int
+    seconds: float
+    cpu_seconds: float
+    interrupted: bool
+    metrics: Metrics
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON values."""
+        return asdict(self)
+
+
+def train(
+    agent: Agent,
+    env: Environment,
+    steps: int,
+    out: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    on_metrics: Callable[[Metrics], None] | None = None,
+) -> Training:
+    """Let an agent act, observe and update for a number of user-steps; its schedules end with them.
+
+    out: the run's folder, with metrics and checkpoints; None keeps nothing.  resume: go on from the newest
+    checkpoint in `out`, to the bit.  overwrite: replace a run that is there.  progress: show it on standard error.
+    on_metrics: called with every line
+    of metrics: `steps`, `updates`, `seconds`, `cpu_seconds`, `steps_per_second`, `return` (mean of the last
+    sessions that ended, exploration included, None before the first) and what the agent's update says.
+    The first Ctrl-C stops after the update under way and leaves a whole checkpoint; a second stops at once.
+    Raises InputError before anything starts.
+    """
+    if steps < 1:
+        raise InputError(f"steps={steps}: at least one user-step is needed")
+    if resume and overwrite:
+        raise InputError("resume and overwrite exclude each other: choose one")
+    agent.plan(steps)
+    loop = _Loop(agent, env, steps, Run(out) if out is not None else None, on_metrics)
+    if resume:
+        loop.resume()
+    elif loop.run is not None:
+        loop.run.begin(env, agent, steps, overwrite)
+    with _interruptions() as interrupted, Bar(f"train {agent.name}", steps, progress) as bar:
+        return loop.go(interrupted, bar)
+
+
+class _Loop:
+    """The state of one training loop."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        env: Environment,
+        steps: int,
+        run: Run | None,
+        on_metrics: Callable[[Metrics], None] | None,
+    ) -> None:
+        self.agent, self.env, self.steps, self.run, self.on_metrics = agent, env, steps, run, on_metrics
+        self.sessions = SessionReturns(env.users, env.device)
+        self.recent: deque[float] = deque(maxlen=RECENT)
+        self.line: Metrics = {}
+        self.before = (0.0, 0.0)  # seconds and CPU seconds of earlier, interrupted parts of the run
+        self.started = (time.perf_counter(), time.process_time())
+
+    def resume(self) -> None:
+        """Take agent and world back to the newest checkpoint."""
+        if self.run is None:
+            raise InputError("resume needs the folder of the run: give out=")
+        described = read(self.run.folder)
+        if described["agent"] != self.agent.name or described["world"] != self.env.full_name:
+            raise InputError(
+                f"{self.run.folder} trains {described['agent']} in {described['world']}, "
+                f"not {self.agent.name} in {self.env.full_name}: name those, or another folder"
+            )
+        if described["steps"] != self.steps:
+            raise InputError(
+                f"{self.run.folder} was planned for {described['steps']} steps, and its schedules end there: "
+                f"resume with --steps {described['steps']}, or begin another run"
+            )
+        folder, progress, snapshot = self.run.latest()
+        loaded = type(self.agent).load(folder, self.agent.device)
+        self.agent.load_tensors(loaded.tensors())
+        self.agent.generator.set_state(loaded.generator.get_state())
+        self.agent.steps, self.agent.updates = loaded.steps, loaded.updates
+        self.env.restore(snapshot)
+        self.before = (progress["seconds"], progress["cpu_seconds"])
+        self.run.forget_after(self.agent.steps)
+
+    def go(self, interrupted: threading.Event, bar: Bar) -> Training:
+        """Run to the end, or to the update after an interruption."""
+        next_line, saved = self.agent.steps, time.perf_counter()
+        self.started = (time.perf_counter(), time.process_time())
+        while self.agent.steps < self.steps and not interrupted.is_set():
+            metrics = self._round()
+            if self.agent.steps >= next_line or self.agent.steps >= self.steps:
+                self._report(metrics)
+                bar.update(self.agent.steps, _note(self.line))
+                next_line = self.agent.steps + self.steps / LINES
+            if self.run is not None and time.perf_counter() - saved > CHECKPOINT_SECONDS:
+                self._checkpoint()
+                saved = time.perf_counter()
+        if self.run is not None:
+            self._checkpoint()
+        seconds, cpu_seconds = self._times()
+        folder = str(self.run.folder) if self.run is not None else None
+        stopped = self.agent.steps < self.steps
+        return Training(folder, self.agent.steps, self.agent.updates, seconds, cpu_seconds, stopped, self.line)
+
+    def _round(self) -> Metrics:
+        """Step until the agent has learned once, so that its memory is empty and a checkpoint is whole."""
+        while True:
+            interactions = self.env.step(self.agent.act(self.env.observation))
+            self.agent.observe(interactions)
+            self.recent.extend(self.sessions.add(interactions).tolist())
+            metrics = self.agent.update()
+            if metrics is not None:
+                return metrics
+
+    def _report(self, metrics: Metrics) -> None:
+        seconds, cpu_seconds = self._times()
+        mean = sum(self.recent) / len(self.recent) if self.recent else None
+        rate = self.agent.steps / seconds if seconds > 0 else 0.0
+        self.line = {
+            "steps": self.agent.steps,
+            "updates": self.agent.updates,
+            "seconds": round(seconds, 3),
+            "cpu_seconds": round(cpu_seconds, 3),
+            "steps_per_second": round(rate),
+            "return": mean,
+            **metrics,
+        }
+        if self.run is not None:
+            self.run.write_metrics(self.line)
+        if self.on_metrics is not None:
+            self.on_metrics(self.line)
+
+    def _checkpoint(self) -> None:
+        assert self.run is not None  # the callers know
+        seconds, cpu_seconds = self._times()
+        self.run.checkpoint(self.env, self.agent, {"seconds": seconds, "cpu_seconds": cpu_seconds})
+
+    def _times(self) -> tuple[float, float]:
+        now = (time.perf_counter(), time.process_time())
+        return self.before[0] + now[0] - self.started[0], self.before[1] + now[1] - self.started[1]
+
+
+def _note(line: Metrics) -> str:
+    mean = "" if line["return"] is None else f"return {line['return']:.1f}  "
+    return f"{mean}{line['steps_per_second']:,} steps/s"
+
+
+@contextmanager
+def _interruptions() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C into an event; the next one stops at once. Elsewhere than in the main thread: nothing."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    previous = signal.getsignal(signal.SIGINT)
+
+    def first(_number: int, _frame: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, previous)
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, previous)
