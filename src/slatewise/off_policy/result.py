@@ -1,0 +1,184 @@
+"""What an off-policy evaluation says: values, intervals, diagnostics, and a verdict in plain words."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from slatewise.estimators import NORMAL_95
+
+POWER_80 = 0.8416212335729143  # 80 % quantile of the standard normal
+ENOUGH = 30  # effective decisions below which a normal interval is not to be trusted
+DOMINANT = 0.2  # share of the estimate that one decision should not exceed
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its 95 % interval (value ± 1.96 standard errors), in reward per decision."""
+
+    value: float
+    low: float
+    high: float
+    standard_error: float
+
+    @staticmethod
+    def of(value: float, standard_error: float) -> "Interval":
+        """Make the normal interval around a value."""
+        reach = NORMAL_95 * standard_error
+        return Interval(value, value - reach, value + reach, standard_error)
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """How far the log supports a policy.
+
+    mean_weight should be 1 within its standard error: less means that the policy shows what was never logged.
+    support: share of decisions whose logged slate the policy might show.  largest_share: the largest share of Σ |w r|
+    that one decision has.
+    """
+
+    effective_sample_size: float
+    mean_weight: float
+    mean_weight_standard_error: float
+    largest_weight: float
+    support: float
+    largest_share: float
+
+    @property
+    def off_support(self) -> bool:
+        """Whether the mean weight is so far from 1 that the values are biased."""
+        gap = abs(self.mean_weight - 1)
+        error = self.mean_weight_standard_error
+        return gap > 0.01 and (math.isnan(error) or gap > 4 * error)
+
+    def warnings(self) -> list[str]:
+        """Return what speaks against trusting the estimates."""
+        found: list[str] = []
+        if self.effective_sample_size < ENOUGH:
+            found.append(
+                f"the log is worth only {self.effective_sample_size:.1f} decisions of this policy: the intervals are "
+                "not to be trusted, log more, or judge a policy nearer to the logged one"
+            )
+        if self.off_support:
+            found.append(
+                f"the mean weight is {self.mean_weight:.3g} ± {self.mean_weight_standard_error:.2g}, not 1: the policy "
+                "shows what the log never shows (or the propensities are wrong), so the values are biased; log with "
+                "more exploration"
+            )
+        if self.largest_share > DOMINANT:
+            found.append(
+                f"one decision makes up {100 * self.largest_share:.0f} % of the estimate: a few more may change it "
+                "beyond its interval"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One policy: a value per estimator, the paired differences to the baseline, diagnostics, verdict."""
+
+    estimates: dict[str, Interval]
+    differences: dict[str, Interval]
+    diagnostics: Diagnostics
+    judged_by: str
+    better: bool
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """An off-policy evaluation, verdict first.
+
+    logged: what the logged policy earned.  baseline: `logged`, or the policy that the others are compared with.
+    better: whether every judged policy beats the baseline, the whole interval of the paired difference above 0.
+    decisions: how many counted; excluded: those whose reward is not known.  clusters: independent users or sessions.
+    """
+
+    verdict: str
+    better: bool
+    baseline: str
+    logged: Interval
+    policies: dict[str, Judgement]
+    decisions: int
+    excluded: int
+    clusters: int
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as a JSON-able dict; numbers that do not exist are None."""
+        judged = self.policies.items()
+        values: dict[str, Any] = {
+            "verdict": self.verdict,
+            "better": self.better,
+            "baseline": self.baseline,
+            "logged": asdict(self.logged),
+            "policies": {
+                name: {
+                    estimator: asdict(i) | {"effective_sample_size": policy.diagnostics.effective_sample_size}
+                    for estimator, i in policy.estimates.items()
+                }
+                for name, policy in judged
+            },
+            "differences": {n: {e: asdict(i) for e, i in p.differences.items()} for n, p in judged},
+            "diagnostics": {
+                n: asdict(p.diagnostics) | {"judged_by": p.judged_by, "warnings": p.diagnostics.warnings()}
+                for n, p in judged
+            },
+            "decisions": self.decisions,
+            "excluded": self.excluded,
+            "clusters": self.clusters,
+            "notes": list(self.notes),
+        }
+        return _finite(values)
+
+
+def verdict(
+    name: str,
+    baseline: str,
+    difference: Interval,
+    reference: Interval,
+    diagnostics: Diagnostics,
+    decisions: int,
+) -> tuple[bool, str]:
+    """Return whether a policy is better than the baseline, and the sentence that says so.
+
+    difference: of the two, paired.  reference: the baseline's value, for percentages.  decisions: in the log.
+    """
+    other = "what was logged" if baseline == "logged" else baseline
+    change = _change(difference, reference)
+    unsure = f"cannot tell whether {name} is better than {other}"
+    if diagnostics.effective_sample_size < ENOUGH or diagnostics.off_support:
+        return False, f"{unsure}: {diagnostics.warnings()[0]}"
+    if math.isnan(difference.standard_error):
+        return False, f"{unsure}: the log has a single session or user, log more"
+    if difference.low > 0:
+        return True, f"{name} is better than {other}: {change}"
+    if difference.high < 0:
+        return False, f"{name} is worse than {other}: {change}"
+    return False, f"{unsure}: {change}{_needed(difference, decisions)}"
+
+
+def _change(difference: Interval, reference: Interval) -> str:
+    if reference.value > 2 * reference.standard_error:
+        low, high = (100 * x / reference.value for x in (difference.low, difference.high))
+        return f"{low:+.1f} to {high:+.1f} %"
+    return f"{difference.low:+.4g} to {difference.high:+.4g} per decision"
+
+
+def _needed(difference: Interval, decisions: int) -> str:
+    """Say how many more decisions would show a difference of this size, with a chance of 80 %."""
+    if difference.standard_error == 0:
+        return "; they earn the same on this log"
+    ratio = ((NORMAL_95 + POWER_80) * difference.standard_error / max(abs(difference.value), 1e-300)) ** 2
+    if ratio > 1000:
+        return "; the difference is so small that not even 1000 such logs would show it"
+    more = decisions * (ratio - 1)
+    rounded = round(more, 1 - math.floor(math.log10(max(more, 1.0))))
+    return f"; roughly {rounded:,.0f} more decisions like these would show a difference of this size"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,400 @@
+"""Logs: what is read is what was written, to the bit; and damage is named, with the file."""
+
+import json
+import warnings
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch import Tensor
+
+from slatewise.environments import make
+from slatewise.errors import InputError
+from slatewise.interactions import Batch, Catalogue, Decision, Interactions, Observation, Response, Spec
+from slatewise.logs import Log, LogWriter, check
+
+SOURCE = {"kind": "simulation", "world": "interest-evolution-v1", "seed": 0}
+
+
+def simulate(env: Any, steps: int) -> list[Interactions]:
+    policy = env.rule("random", 0)
+    return [env.step(policy.act(env.observation)) for _ in range(steps)]
+
+
+def write(path: Path, spec: Spec, batches: list[Interactions], **options: Any) -> Log:
+    with LogWriter(path, spec, SOURCE, **options) as writer:
+        for batch in batches:
+            writer.add(batch)
+    return Log(path)
+
+
+def in_order(rows: Interactions) -> Interactions:
+    return rows[torch.from_numpy(np.lexsort((rows.step.numpy(), rows.episode.numpy())))]
+
+
+def assert_same(left: Any, right: Any, where: str = "") -> None:
+    assert type(left) is type(right), where
+    if isinstance(left, Batch):
+        for f in fields(left):
+            assert_same(getattr(left, f.name), getattr(right, f.name), f"{where}.{f.name}")
+    elif isinstance(left, Tensor):
+        assert left.dtype == right.dtype and left.shape == right.shape, where
+        assert left.numpy().tobytes() == right.numpy().tobytes(), where
+    elif isinstance(left, np.ndarray):
+        assert left.tolist() == right.tolist(), where
+    elif isinstance(left, Catalogue):
+        assert (left.version, left.ids) == (right.version, right.ids), where
+        assert torch.equal(left.features, right.features), where
+
+
+WORLDS = {
+    "evolution": ("interest-evolution", {"slate_size": 2}),  # a catalogue, D = 0, K = 2
+    "history": ("interest-evolution", {"slate_size": 1, "history": 3}),
+    "satisfaction": ("long-term-satisfaction", {}),  # no catalogue, D > 0
+}
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_round_trip_to_the_bit_over_several_parts_and_a_cut(tmp_path: Path, world: str) -> None:
+    name, settings = WORLDS[world]
+    env = make(name, users=40, seed=3, **settings)
+    batches = simulate(env, 250)
+    written = in_order(Interactions.cat(batches))
+    log = write(tmp_path / "log", env.spec, batches, part_rows=900)
+    assert len(list((tmp_path / "log").glob("part-*.parquet"))) > 1
+    assert len(log) == 40 * 250
+    assert log.spec == env.spec
+    assert log.source == SOURCE
+    assert log.sessions == len(written.episode.unique())
+    assert bool(written.done.any())  # sessions that ended, and
+    assert int(written.done.sum()) < log.sessions  # sessions cut in the middle
+    assert_same(in_order(log.read()), written)
+    for rows in (7, 64):
+        blocks = list(log.blocks(rows))
+        assert max(len(b) for b in blocks) == rows
+        assert_same(Interactions.cat(blocks), log.read())
+
+
+def test_sessions_are_whole_and_in_order_and_next_observations_are_stored_where_they_end(tmp_path: Path) -> None:
+    env = make("interest-evolution", users=20, seed=1)
+    log = write(tmp_path / "log", env.spec, simulate(env, 80), part_rows=600)
+    rows = log.read()
+    changes = (rows.episode[1:] != rows.episode[:-1]).sum()
+    assert int(changes) + 1 == log.sessions  # every session in one piece
+    assert bool((rows.step[1:] == rows.step[:-1] + 1)[rows.episode[1:] == rows.episode[:-1]].all())
+    table = pa.concat_tables([pq.read_table(f) for f in sorted((tmp_path / "log").glob("part-*.parquet"))])
+    stored = table.column("next_user").combine_chunks().is_valid().to_numpy(zero_copy_only=False)
+    last = torch.cat([rows.episode[1:] != rows.episode[:-1], torch.ones(1, dtype=torch.bool)])
+    assert (stored == last.numpy()).all()
+    assert table.schema.field("user").type == pa.list_(pa.float32(), len(env.spec.user))
+    assert "items" not in table.column_names  # D = 0
+    assert [f.name for f in (tmp_path / "log").glob("catalogue-*")] == [f"catalogue-{log.catalogue.version}.parquet"]
+
+
+def bandit(rows: int = 6, **changes: Any) -> tuple[Interactions, Spec]:
+    """Rows of a bandit log with everything that is optional or odd: holes, masks, missing rewards, strings."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.arange(4).repeat(rows, 1)
+    ids[0, 1:] = -1
+    slate = torch.tensor([[2, 0]]).repeat(rows, 1)
+    slate[0] = torch.tensor([0, -1])
+    propensity = torch.full((rows, 2), 0.25, dtype=torch.float64)
+    propensity[0] = 1
+    reward = torch.rand(rows, 2, generator=generator, dtype=torch.float64)
+    reward[0, 1] = 0
+    reward[2, 0] = torch.nan
+    known = torch.ones(rows, dtype=torch.bool)
+    known[2] = False
+    catalogue = Catalogue.of(torch.rand(4, 3, generator=generator), ["a", "b", "ü", "d"])
+    items = torch.rand(rows, 4, 2, generator=generator)
+    observation = Observation(torch.rand(rows, 1, generator=generator), ids, items, catalogue)
+    clicked = torch.zeros(rows, 2, dtype=torch.bool)
+    signals = torch.rand(rows, 2, 3, generator=generator)
+    ones = torch.ones(rows, dtype=torch.bool)
+    values: dict[str, Any] = {
+        "observation": observation,
+        "decision": Decision(slate, propensity),
+        "response": Response(clicked, signals, reward, torch.rand(rows, dtype=torch.float64), known),
+        "next_observation": None,
+        "terminated": ones,
+        "truncated": ~ones,
+        "episode": torch.arange(rows),
+        "step": torch.zeros(rows, dtype=torch.int64),
+        "user_id": torch.arange(rows) % 2,
+        "time": torch.arange(rows) + 1_700_000_000_000_000,
+        "decision_id": np.array([f"d{i}" for i in range(rows)], dtype=object),
+        "policy_version": np.array(["v1"] * rows, dtype=object),
+    }
+    spec = Spec(("u",), ("x", "y", "z"), ("p", "q"), ("s", "t", "v"), 4, 2)
+    return Interactions(**(values | changes)), spec
+
+
+def test_round_trip_of_a_bandit_log_with_optional_columns(tmp_path: Path) -> None:
+    rows, spec = bandit()
+    log = write(tmp_path / "log", spec, [rows[:4], rows[4:]])
+    assert not log.has_next_observation
+    assert_same(log.read(), rows)
+    assert log.catalogue is not None
+    assert log.catalogue.ids == ("a", "b", "ü", "d")
+
+
+def test_widths_of_zero(tmp_path: Path) -> None:
+    rows, _ = bandit()
+    observation = replace(rows.observation, user=torch.zeros(6, 0), items=torch.zeros(6, 4, 0), catalogue=None)
+    response = replace(rows.response, signals=torch.zeros(6, 2, 0))
+    rows = replace(rows, observation=observation, response=response, next_observation=observation)
+    log = write(tmp_path / "log", Spec((), (), (), (), 4, 2), [rows])
+    assert_same(log.read(), rows)
+
+
+def test_a_next_observation_that_is_not_the_next_row_is_kept(tmp_path: Path) -> None:
+    rows, spec = bandit()
+    other = replace(rows.observation, user=rows.observation.user + 1)
+    changes = {"episode": torch.zeros(6, dtype=torch.int64), "step": torch.tensor([0, 1, 2, 5, 6, 7])}
+    rows = replace(rows, next_observation=other, terminated=torch.arange(6) == 5, **changes)
+    assert_same(write(tmp_path / "log", spec, [rows]).read(), rows)
+
+
+def test_rows_come_in_any_order_and_sessions_may_span_flushes(tmp_path: Path) -> None:
+    env = make("long-term-satisfaction", users=15, seed=2)
+    rows = Interactions.cat(simulate(env, 130))
+    shuffled = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))]
+    pieces = [shuffled[i : i + 50] for i in range(0, len(rows), 50)]
+    assert_same(in_order(write(tmp_path / "a", env.spec, pieces).read()), in_order(rows))
+
+
+def test_an_existing_log_is_refused_or_replaced_at_the_end_only(tmp_path: Path) -> None:
+    rows, spec = bandit()
+    path = tmp_path / "deep" / "log"
+    write(path, spec, [rows])
+    with pytest.raises(InputError, match=r"log exists: .*--overwrite"):
+        LogWriter(path, spec, SOURCE)
+    with pytest.raises(InputError, match="episode 0 has step 0 twice"):
+        write(path, spec, [rows, rows], overwrite=True)
+    assert len(Log(path)) == 6  # the old one is untouched
+    with LogWriter(path, spec, SOURCE, overwrite=True) as writer:
+        writer.add(rows[:3])
+        assert len(Log(path)) == 6
+    assert len(Log(path)) == 3
+    assert [p.name for p in path.parent.iterdir()] == ["log"]  # nothing half-written is left over
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="is not a log: choose another path"):
+        LogWriter(tmp_path, spec, SOURCE, overwrite=True)
+
+
+def _user_id(rows: Interactions) -> Interactions:
+    return replace(rows, user_id=None)
+
+
+def _catalogue(rows: Interactions) -> Interactions:
+    return replace(rows, observation=replace(rows.observation, catalogue=Catalogue.of(torch.zeros(4, 3))))
+
+
+WRONG = [
+    (lambda r: [r, r], "episode 0 has step 0 twice"),
+    (lambda r: [replace(r, episode=r.episode * 0, step=r.episode)], "episode 0 goes on after it ended at step 0"),
+    (lambda r: [r[:3], _user_id(r[3:])], "this batch has time, decision_id, policy_version, the log so far user_id"),
+    (lambda r: [r[:3], _catalogue(r[3:])], "another catalogue than the log so far"),
+    (lambda r: [replace(r, observation=r.observation.dense())], r"items is \[6, 4, 5\], the spec expects"),
+    (lambda r: [replace(r, decision=replace(r.decision, propensity=r.decision.propensity * 0))], "propensity"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG, ids=[m for _, m in WRONG])
+def test_what_does_not_fit_is_refused(tmp_path: Path, change: Any, message: str) -> None:
+    rows, spec = bandit()
+    with pytest.raises(InputError, match=message):
+        write(tmp_path / "log", spec, change(rows))
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_episode_cannot_come_back_after_its_part_was_written(tmp_path: Path) -> None:
+    rows, spec = bandit()
+    with pytest.raises(InputError, match="episode 0 was already written"):
+        write(tmp_path / "log", spec, [rows, rows], part_rows=6)
+
+
+def test_a_source_must_be_json(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="source cannot be written as JSON"):
+        LogWriter(tmp_path / "log", bandit()[1], {"when": object()})
+
+
+def test_a_deterministic_log_warns(tmp_path: Path) -> None:
+    rows, spec = bandit()
+    certain = replace(rows, decision=replace(rows.decision, propensity=torch.ones(6, 2, dtype=torch.float64)))
+    with pytest.warns(UserWarning, match="worth nothing for off-policy evaluation"):
+        log = write(tmp_path / "a", spec, [certain])
+    assert any("5 decisions" in problem and "propensity 1" in problem for problem in check(log)["problems"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write(tmp_path / "b", spec, [rows])
+
+
+def test_an_empty_log(tmp_path: Path) -> None:
+    log = write(tmp_path / "log", bandit()[1], [])
+    assert len(log) == 0
+    assert list(log.blocks()) == []
+    assert check(log)["problems"] == ["the log has no decisions: nothing was written to it"]
+    with pytest.raises(InputError, match="has no interactions"):
+        log.read()
+
+
+# Damage.
+
+
+def _log(tmp_path: Path) -> Path:
+    rows, spec = bandit(600)
+    write(tmp_path / "log", spec, [rows])
+    return tmp_path / "log"
+
+
+def _rewrite(path: Path, change: Any) -> None:
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+def _edit(path: Path, **changes: Any) -> None:
+    values = json.loads((path / "log.json").read_text())
+    (path / "log.json").write_text(json.dumps(values | changes))
+
+
+def _set(table: Any, name: str, array: Any) -> Any:
+    return table.set_column(table.column_names.index(name), name, array)
+
+
+def _cut(keep: float) -> Any:
+    def change(path: Path) -> None:
+        part = path / "part-00000.parquet"
+        part.write_bytes(part.read_bytes()[: int(part.stat().st_size * keep)])
+
+    return change
+
+
+def _flip(path: Path) -> None:
+    part = path / "part-00000.parquet"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 4] ^= 0xFF
+    part.write_bytes(bytes(content))
+
+
+def _part(change: Any) -> Any:
+    return lambda path: _rewrite(path / "part-00000.parquet", change)
+
+
+PART = r"part-00000\.parquet"
+DAMAGE = {
+    "half a file": (_cut(0.5), PART + r" \([\d,]+ bytes\) is not a complete Parquet file .*cut short"),
+    "an empty file": (_cut(0.0), PART + r" \(0 bytes\) is not a complete Parquet file"),
+    "a flipped bit": (_flip, PART + r".*is not a complete Parquet file .*damaged"),
+    "foreign": (
+        lambda p: pq.write_table(pa.table({"x": [1], "y": ["a"]}), p / "part-00000.parquet"),
+        PART + r": column 'user' \(fixed_size_list<.*float>\[1\]\) is missing, found x, y: ",
+    ),
+    "a column less": (_part(lambda t: t.drop_columns(["propensity"])), PART + r": column 'propensity' .* is missing"),
+    "another type": (
+        _part(lambda t: _set(t, "step", t["step"].cast(pa.int32()))),
+        PART + r": column 'step' is int32, expected int64",
+    ),
+    "another width": (
+        _part(lambda t: _set(t, "user", pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(1200, "f4")), 2))),
+        PART + r": column 'user' is fixed_size_list<element: float>\[2\], expected .*\[1\]",
+    ),
+    "empty values": (
+        _part(lambda t: _set(t, "episode", pa.array([None, *range(599)], pa.int64()))),
+        PART + r": column 'episode' has 1 empty values",
+    ),
+    "fewer rows": (_part(lambda t: t.slice(5)), PART + r" has 595 rows, log.json says 600"),
+    "an impossible value": (
+        _part(lambda t: _set(t, "propensity", pa.FixedSizeListArray.from_arrays(pa.array(np.full(1200, 1.5)), 2))),
+        PART + r", rows from 0 .*: decision.propensity\[0, 0\] is 1.5",
+    ),
+    "no part": (lambda p: (p / "part-00000.parquet").unlink(), PART + " is missing, and log.json names it"),
+    "no log.json": (lambda p: (p / "log.json").unlink(), "is not a log: it has no log.json"),
+    "another log.json": (lambda p: (p / "log.json").write_text('{"name": "x"}'), "log.json does not describe a log"),
+    "half a log.json": (lambda p: (p / "log.json").write_text('{"form'), "log.json does not describe a log"),
+    "a list": (lambda p: (p / "log.json").write_text("[]"), "log.json does not describe a log"),
+    "the future": (lambda p: _edit(p, version=7), r"has format version 7, this slatewise reads up to 0: upgrade"),
+    "no spec": (lambda p: _edit(p, spec={"user": []}), "log.json is damaged"),
+    "a path": (lambda p: _edit(p, parts=[{"file": "../x.parquet", "rows": 1}]), "unexpected file name"),
+    "a catalogue": (
+        lambda p: _rewrite(
+            next(p.glob("catalogue-*")), lambda t: _set(t, "id", pa.array(["a", "b", "c", "d"], pa.string()))
+        ),
+        "the catalogue was changed after the log was written",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_named_with_its_file(tmp_path: Path, damage: str) -> None:
+    change, message = DAMAGE[damage]
+    path = _log(tmp_path)
+    change(path)
+    with pytest.raises(InputError, match=message):
+        Log(path).read()
+
+
+def test_a_missing_path_and_a_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        Log(tmp_path / "nothing")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="is not a log"):
+        Log(tmp_path / "file")
+
+
+def test_rows_dropped_by_somebody_else_are_noticed(tmp_path: Path) -> None:
+    env = make("interest-evolution", users=10, seed=1)
+    path = write(tmp_path / "log", env.spec, simulate(env, 30)).path
+    part = path / "part-00000.parquet"
+    _rewrite(part, lambda t: pa.concat_tables([t.slice(0, 4), t.slice(5)]))
+    values = json.loads((path / "log.json").read_text())
+    _edit(path, parts=[{"file": part.name, "rows": values["rows"] - 1}])
+    with pytest.raises(InputError, match="row 3 has no next observation"):
+        Log(path).read()
+
+
+# The report.
+
+
+def test_check_of_a_random_log(tmp_path: Path) -> None:
+    env = make("interest-evolution", users=50, seed=0)
+    rows = Interactions.cat(simulate(env, 20))
+    report = check(write(tmp_path / "log", env.spec, [rows]))
+    json.dumps(report, allow_nan=False)
+    sums = torch.zeros(50, dtype=torch.float64).index_add_(0, rows.episode, rows.response.total_reward)
+    assert report["rows"] == 1000
+    assert report["sessions"] == 50
+    assert report["problems"] == []
+    assert report["candidates"] == {"min": 10, "max": 10}
+    assert report["missing_rewards"] == 0
+    assert report["propensity"] == {"smallest": pytest.approx(1 / 90), "deterministic": 0}
+    assert report["uniform_weight"] == {"mean": pytest.approx(1), "standard_error": pytest.approx(0, abs=1e-12)}
+    # Sessions of equal length: the mean of session means, and its standard error.
+    assert report["mean_reward"]["mean"] == pytest.approx(float(sums.mean()) / 20)
+    assert report["mean_reward"]["standard_error"] == pytest.approx(float(sums.std()) / 20 / 50**0.5)
+
+
+def test_check_finds_what_is_wrong(tmp_path: Path) -> None:
+    rows, spec = bandit(500)
+    lying = replace(rows.decision, propensity=rows.decision.propensity.clone())
+    lying.propensity[1:, 0] = 0.9
+    lying.propensity[7] = 0.001
+    rows = replace(rows, decision=lying, step=torch.full((500,), 3))
+    problems = "\n".join(check(write(tmp_path / "log", spec, [rows]))["problems"])
+    assert "1 of 500 decisions have no known reward" in problems
+    assert "1 decisions have a propensity below 0.0001 (the smallest is 1e-06)" in problems
+    assert "500 sessions do not begin at step 0" in problems
+
+
+def test_check_finds_wrong_propensities(tmp_path: Path) -> None:
+    env = make("interest-evolution", users=200, seed=0)
+    rows = Interactions.cat(simulate(env, 5))
+    spread = 0.01 * torch.rand(len(rows), 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    wrong = replace(rows, decision=replace(rows.decision, propensity=rows.decision.propensity * 0.9 + spread))
+    problems = check(write(tmp_path / "log", env.spec, [wrong]))["problems"]
+    assert len(problems) == 1
+    assert "the mean weight of the uniform policy" in problems[0]
