@@ -43,7 +43,7 @@ def assert_same(left: Any, right: Any, where: str = "") -> None:
         for f in fields(left):
             assert_same(getattr(left, f.name), getattr(right, f.name), f"{where}.{f.name}")
     elif isinstance(left, Tensor):
-        assert left.dtype == right.dtype and left.shape == right.shape, where
+        assert (left.dtype, left.shape) == (right.dtype, right.shape), where
         assert left.numpy().tobytes() == right.numpy().tobytes(), where
     elif isinstance(left, np.ndarray):
         assert left.tolist() == right.tolist(), where

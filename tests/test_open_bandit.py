@@ -296,3 +296,16 @@ def test_the_real_wheel(tmp_path: Path, campaign: tuple[Any, int], clicks: tuple
     error = (weights * click).std(ddof=1) / 100
     assert judged.estimates["IPS"].standard_error == pytest.approx(error, rel=1e-9)
     assert abs(weights.mean() - 1) < 4 * weights.std() / 100
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason=f"no {REAL}: slatewise logs import open-bandit --download")
+@pytest.mark.parametrize("campaign", ["all", "men"])
+def test_the_real_random_policy_judged_by_the_real_thompson_log(tmp_path: Path, campaign: Any) -> None:
+    """The random policy does not learn, so its own log shows the truth; 4 standard errors of both together."""
+    log = import_open_bandit(tmp_path / "log", "bts", campaign)
+    truth = log.source["on_policy"]["random"]
+    judged = evaluate(log, log_rule(log, "random")).policies["random"]
+    for name, estimate in judged.estimates.items():
+        error = (estimate.standard_error**2 + truth["standard_error"] ** 2) ** 0.5
+        assert abs(estimate.value - truth["mean"]) < 4 * error, name
+    assert abs(judged.diagnostics.mean_weight - 1) < 4 * judged.diagnostics.mean_weight_standard_error

@@ -239,6 +239,7 @@ def test_no_support_is_refused_and_little_support_is_not_judged() -> None:
     assert not few.better
     assert "worth only" in few.verdict
     assert any("worth only" in w for w in few.to_json()["diagnostics"]["table"]["warnings"])
+    assert any(note.startswith("table: the log is worth only") for note in few.notes)
 
 
 def test_deterministic_logs_are_noted() -> None:

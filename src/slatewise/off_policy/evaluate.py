@@ -191,6 +191,7 @@ def _result(rows: _Rows, baseline: str, chosen: tuple[str, ...], notes: tuple[st
     judged = [j for name, j in judgements.items() if name != baseline]
     if bool((rows.propensity == 1).all()):
         notes = (*notes, "every logged propensity is 1: such a log says nothing about other policies")
+    notes += tuple(f"{name}: {warning}" for name, j in judgements.items() for warning in j.diagnostics.warnings())
     return Result(
         "; ".join(j.verdict for j in judged) or f"{baseline} is only compared with itself: name another policy",
         bool(judged) and all(j.better for j in judged),
