@@ -1,11 +1,11 @@
 """slatewise: reinforcement learning for recommender systems, from contextual bandits to SlateQ.
 
-    import slatewise as sw
+import slatewise as sw
 
-    env = sw.make("interest-evolution", users=256, seed=0)
-    agent = sw.SlateQ(env.spec, choice=env.choice, seed=0)
-    sw.train(agent, env, steps=1_000_000)
-    print(sw.evaluate(agent, sw.make("interest-evolution", users=2000, seed=1)))
+env = sw.make("interest-evolution", users=256, seed=0)
+agent = sw.SlateQ(env.spec, choice=env.choice, seed=0)
+sw.train(agent, env, steps=1_000_000)
+print(sw.evaluate(agent, sw.make("interest-evolution", users=2000, seed=1)))
 """
 
 from importlib import import_module
@@ -70,7 +70,35 @@ _HOMES = {
 }
 _MODULES = ("logs", "off_policy")
 
-__all__ = [*_HOMES, *_MODULES, "__version__"]  # noqa: PLE0604 - names of the two tables above
+__all__ = [
+    "Agent",
+    "Catalogue",
+    "Decision",
+    "Environment",
+    "Evaluation",
+    "InputError",
+    "Interactions",
+    "LinUCB",
+    "Log",
+    "LogWriter",
+    "Observation",
+    "Policy",
+    "Random",
+    "Response",
+    "Rule",
+    "SlateQ",
+    "Spec",
+    "Supervised",
+    "Training",
+    "__version__",
+    "evaluate",
+    "load",
+    "logs",
+    "make",
+    "make_agent",
+    "off_policy",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

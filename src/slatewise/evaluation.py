@@ -12,6 +12,7 @@ from slatewise.interactions import Interactions, Policy
 from slatewise.progress import Bar
 from slatewise.returns import Mean, SessionReturns
 
+
 @dataclass(frozen=True)
 class Evaluation:
     """Mean return per session.

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slatewise.checks import check_finite, check_rows, check_shape, check_slate, first_true
 from slatewise.errors import InputError
 
 Strings = np.ndarray[Any, np.dtype[Any]]
@@ -182,27 +183,27 @@ class Observation(Batch):
 
     def validate(self, name: str = "observation") -> None:
         """Raise InputError for wrong shapes, dtypes, ids outside the catalogue, or values that are not finite."""
-        batch, candidates = _shape(f"{name}.item_ids", self.item_ids, "BC", torch.int64)
-        _shape(f"{name}.user", self.user, "BU", torch.float32, batch)
-        shape = _shape(f"{name}.items", self.items, "BCD", torch.float32, batch)
+        batch, candidates = check_shape(f"{name}.item_ids", self.item_ids, "BC", torch.int64)
+        check_shape(f"{name}.user", self.user, "BU", torch.float32, batch)
+        shape = check_shape(f"{name}.items", self.items, "BCD", torch.float32, batch)
         if shape[1] != candidates:
             raise InputError(f"{name}.items has {shape[1]} candidates, {name}.item_ids has {candidates}")
         limit = len(self.catalogue) if self.catalogue else None
         low, high = self.item_ids < -1, self.item_ids >= (limit if limit is not None else 2**62)
         if bool((low | high).any()):
-            row, column = _first(low | high)
+            row, column = first_true(low | high)
             allowed = f"−1 to {limit - 1}" if limit is not None else "−1 or more"
             raise InputError(
                 f"{name}.item_ids[{row}, {column}] is {int(self.item_ids[row, column])}: allowed are {allowed}"
             )
         empty = ~self.mask.any(1)
         if bool(empty.any()):
-            raise InputError(f"{name}.item_ids[{_first(empty)[0]}] has no candidate to show: drop the row")
+            raise InputError(f"{name}.item_ids[{first_true(empty)[0]}] has no candidate to show: drop the row")
         for key, values in (("user", self.user), ("items", self.items), ("history", self.history)):
             if values is not None:
-                _finite(f"{name}.{key}", values)
+                check_finite(f"{name}.{key}", values)
         if self.history is not None:
-            _shape(f"{name}.history", self.history, "BHF", torch.float32, batch)
+            check_shape(f"{name}.history", self.history, "BHF", torch.float32, batch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,11 +223,11 @@ class Decision(Batch):
 
         Logged propensities must lie in (0, 1].
         """
-        check_slate(self.slate, observation, f"{name}.slate")
-        _shape(f"{name}.propensity", self.propensity, "BK", torch.float64, *self.slate.shape)
+        check_slate(self.slate, observation.item_ids, f"{name}.slate")
+        check_shape(f"{name}.propensity", self.propensity, "BK", torch.float64, *self.slate.shape)
         bad = ~((self.propensity > 0) & (self.propensity <= 1))
         if bool(bad.any()):
-            row, slot = _first(bad)
+            row, slot = first_true(bad)
             raise InputError(
                 f"{name}.propensity[{row}, {slot}] is {float(self.propensity[row, slot]):.6g}: the probability of "
                 f"an action that was taken lies in (0, 1]; {int(bad.any(1).sum())} rows are affected, "
@@ -234,7 +235,7 @@ class Decision(Batch):
             )
         hole = (self.slate < 0) & (self.propensity != 1)
         if bool(hole.any()):
-            row, slot = _first(hole)
+            row, slot = first_true(hole)
             raise InputError(f"{name}.propensity[{row}, {slot}] belongs to a hole of the slate: it must be 1")
 
 
@@ -261,18 +262,18 @@ class Response(Batch):
     def validate(self, decision: Decision, name: str = "response") -> None:
         """Raise InputError for wrong shapes or dtypes, values that are not finite, or holes that earned."""
         batch, slots = decision.slate.shape
-        _shape(f"{name}.clicked", self.clicked, "BK", torch.bool, batch, slots)
-        _shape(f"{name}.signals", self.signals, "BKS", torch.float32, batch, slots)
-        _shape(f"{name}.reward", self.reward, "BK", torch.float64, batch, slots)
-        _shape(f"{name}.decision_reward", self.decision_reward, "B", torch.float64, batch)
-        _shape(f"{name}.reward_known", self.reward_known, "B", torch.bool, batch)
+        check_shape(f"{name}.clicked", self.clicked, "BK", torch.bool, batch, slots)
+        check_shape(f"{name}.signals", self.signals, "BKS", torch.float32, batch, slots)
+        check_shape(f"{name}.reward", self.reward, "BK", torch.float64, batch, slots)
+        check_shape(f"{name}.decision_reward", self.decision_reward, "B", torch.float64, batch)
+        check_shape(f"{name}.reward_known", self.reward_known, "B", torch.bool, batch)
         for key, values in (("reward", self.reward), ("decision_reward", self.decision_reward)):
             known = self.reward_known.view(-1, *[1] * (values.ndim - 1))
-            _finite(f"{name}.{key}", torch.where(known, values, 0.0))
-        _finite(f"{name}.signals", self.signals)
+            check_finite(f"{name}.{key}", torch.where(known, values, 0.0))
+        check_finite(f"{name}.signals", self.signals)
         hole = (decision.slate < 0) & (self.clicked | (self.reward != 0))
         if bool(hole.any()):
-            row, slot = _first(hole)
+            row, slot = first_true(hole)
             raise InputError(f"{name}: slot {slot} of row {row} is a hole, so it cannot be clicked or earn reward")
 
 
@@ -312,20 +313,20 @@ class Interactions(Batch):
         batch = len(self.observation)
         if self.next_observation is not None:
             self.next_observation.validate("next_observation")
-            _rows("next_observation", len(self.next_observation), batch)
+            check_rows("next_observation", len(self.next_observation), batch)
         for key in ("terminated", "truncated"):
-            _shape(key, getattr(self, key), "B", torch.bool, batch)
+            check_shape(key, getattr(self, key), "B", torch.bool, batch)
         for key in ("episode", "step", "user_id", "time"):
             if getattr(self, key) is not None:
-                _shape(key, getattr(self, key), "B", torch.int64, batch)
+                check_shape(key, getattr(self, key), "B", torch.int64, batch)
         for key in ("decision_id", "policy_version"):
             if getattr(self, key) is not None:
-                _rows(key, len(getattr(self, key)), batch)
+                check_rows(key, len(getattr(self, key)), batch)
         both = self.terminated & self.truncated
         if bool(both.any()):
-            raise InputError(f"row {_first(both)[0]} is terminated and truncated: keep terminated alone")
+            raise InputError(f"row {first_true(both)[0]} is terminated and truncated: keep terminated alone")
         if bool((self.step < 0).any()):
-            raise InputError(f"step[{_first(self.step < 0)[0]}] is negative: steps count from 0")
+            raise InputError(f"step[{first_true(self.step < 0)[0]}] is negative: steps count from 0")
 
 
 @dataclass(frozen=True)
@@ -371,9 +372,10 @@ class Spec:
     @staticmethod
     def from_json(values: dict[str, Any]) -> "Spec":
         """Build a spec from what `dataclasses.asdict` gave, after JSON."""
-        summary = tuple(SummaryColumn(**{**c, "signals": tuple(c["signals"])}) for c in values["summary"])
-        names = {key: tuple(values[key]) for key in ("user", "catalogue", "items", "signals")}
-        return Spec(**{**values, **names, "summary": summary})
+        summary = [SummaryColumn(c["name"], tuple(c["signals"]), c["scale"], c["no_click"]) for c in values["summary"]]
+        user, catalogue, items, signals = (tuple(values[key]) for key in ("user", "catalogue", "items", "signals"))
+        candidates, slate_size, history = (int(values[key]) for key in ("candidates", "slate_size", "history"))
+        return Spec(user, catalogue, items, signals, candidates, slate_size, history, tuple(summary))
 
 
 class Policy(Protocol):
@@ -389,69 +391,3 @@ class Policy(Protocol):
         Agrees with `act`; 0 where the policy would never show the item.
         """
         ...
-
-
-def check_slate(slate: Tensor, observation: Observation, name: str = "slate") -> None:
-    """Raise InputError unless slate [B, K] holds distinct, showable positions of the candidates (or holes)."""
-    batch, candidates = observation.item_ids.shape
-    _shape(name, slate, "BK", torch.int64, batch)
-    if slate.numel() == 0:
-        return
-    if int(slate.amin()) < -1 or int(slate.amax()) >= candidates:
-        bad = (slate < -1) | (slate >= candidates)
-        row, slot = _first(bad)
-        raise InputError(
-            f"{name}[{row}, {slot}] shows candidate {int(slate[row, slot])}, "
-            f"but this user has {candidates} candidates (0 to {candidates - 1})"
-        )
-    _check_repeats(slate, name)
-    shown = observation.item_ids.gather(1, slate.clamp(min=0))
-    if int(shown.amin()) < 0:
-        masked = (shown < 0) & (slate >= 0)
-        if bool(masked.any()):
-            row, slot = _first(masked)
-            raise InputError(
-                f"{name}[{row}, {slot}] shows candidate {int(slate[row, slot])}, which is padded or not to be "
-                "shown (its item_id is −1): choose among observation.mask"
-            )
-
-
-def _check_repeats(slate: Tensor, name: str) -> None:
-    if slate.shape[1] < 2:
-        return
-    ordered = slate.sort(1).values if slate.shape[1] > 2 else slate
-    repeat = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
-    if bool(repeat.any()):
-        row = _first(repeat)[0]
-        raise InputError(f"{name}[{row}] is {slate[row].tolist()}: a candidate is repeated, show each at most once")
-
-
-def _first(bad: Tensor) -> list[int]:
-    """Return the index of the first true element."""
-    return [int(i) for i in bad.nonzero()[0]]
-
-
-def _rows(name: str, rows: int, expected: int) -> None:
-    if rows != expected:
-        raise InputError(f"{name} has {rows} rows, the batch has {expected}")
-
-
-def _shape(name: str, value: Tensor, letters: str, dtype: torch.dtype, *sizes: int) -> tuple[int, ...]:
-    """Check dtype, number of dimensions and the leading sizes; return the shape."""
-    wanted = [str(sizes[i]) if i < len(sizes) else letter for i, letter in enumerate(letters)]
-    expected = f"{str(dtype).removeprefix('torch.')} [{', '.join(wanted)}]"
-    fits = value.ndim == len(letters) and tuple(value.shape[: len(sizes)]) == sizes
-    if not fits or value.dtype != dtype:
-        got = f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
-        raise InputError(f"{name} is {got}: expected {expected}")
-    return tuple(value.shape)
-
-
-def _finite(name: str, values: Tensor) -> None:
-    bad = ~values.isfinite()
-    if bool(bad.any()):
-        index = _first(bad)
-        raise InputError(
-            f"{name}{index} is {float(values[tuple(index)])}: {int(bad.flatten(1).any(1).sum()) if bad.ndim > 1 else int(bad.sum())} "
-            "rows are not finite, replace or drop them"
-        )

@@ -1,5 +1,7 @@
 """Networks that several agents share."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -45,7 +47,7 @@ MAX_GRADIENT_NORM = 10.0  # gradients are scaled down to this
 def perceptron(*sizes: int) -> nn.Sequential:
     """Return linear layers of these sizes, with layer norm and ReLU between them."""
     layers: list[nn.Module] = []
-    for i, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (before, after) in enumerate(pairwise(sizes)):
         if i:
             layers += [nn.LayerNorm(before), nn.ReLU()]
         layers.append(nn.Linear(before, after))
@@ -69,7 +71,7 @@ class TwoTower(nn.Module):
         self.item_normaliser = Normaliser(len(spec.items))
         # Candidates are many and their own features few: a narrow network, whose last layer meets the user first.
         width = max(8, hidden // 4)
-        self.item_tower = nn.Sequential(*perceptron(len(spec.items), width, width)[:-1]) if spec.items else None
+        self.item_tower = perceptron(len(spec.items), width, width)[:-1] if spec.items else None
         self.item_output = nn.Linear(width, embedding + 1)
 
     def learn_scale(self, observation: Observation) -> None:

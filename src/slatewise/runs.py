@@ -1,9 +1,9 @@
 """Run folders: what was trained and how, its metrics, and checkpoints that are swapped in whole.
 
-    run.json           world, agent, settings, seed, versions
-    metrics.jsonl      one line of metrics at a time
-    checkpoints/STEP/  the agent, the world's snapshot, and how far the run was
-    latest             the name of the newest whole checkpoint
+run.json           world, agent, settings, seed, versions
+metrics.jsonl      one line of metrics at a time
+checkpoints/STEP/  the agent, the world's snapshot, and how far the run was
+latest             the name of the newest whole checkpoint
 """
 
 import json
@@ -96,7 +96,8 @@ def describe(env: Environment, agent: Agent, steps: int) -> dict[str, Any]:
         "world_seed": env.seed,
         "users": env.users,
         "steps": steps,
-        "versions": {name: version(name) for name in ("slatewise", "torch", "numpy")} | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in ("slatewise", "torch", "numpy")}
+        | {"python": platform.python_version()},
     }
 
 

@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -180,8 +180,8 @@ def _note(line: Metrics) -> str:
 
 
 @contextmanager
-def _interruptions() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into an event; the next one stops at once. Elsewhere than in the main thread: nothing."""
+def _interruptions() -> Generator[threading.Event]:
+    """Turn the first Ctrl-C into an event; the next one stops at once. In other threads: nothing."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -34,13 +34,13 @@ class AgentSettings(Settings):
 class NetworkSettings(AgentSettings):
     """Settings of agents that fit a two-tower network to rollouts and explore with a falling ε."""
 
-    rollout_steps: int = Field(32, ge=1, description="steps of all users between updates")
+    rollout_steps: int = Field(16, ge=1, description="steps of all users between updates")
     epochs: int = Field(2, ge=1, description="passes over a rollout")
     minibatches: int = Field(4, ge=1, description="gradient steps a pass")
     learning_rate: float = Field(1.5e-3, gt=0, description="at the start; falls to 0 over the planned steps")
     epsilon_start: float = Field(1.0, ge=0, le=1, description="probability of a random slate at the start")
     epsilon_end: float = Field(0.03, ge=0, le=1, description="probability of a random slate after the fall")
-    epsilon_fraction: float = Field(0.15, gt=0, le=1, description="share of the planned steps over which it falls")
+    epsilon_fraction: float = Field(1.0, gt=0, le=1, description="share of the planned steps over which it falls")
     hidden: int = Field(128, ge=1, description="width of the hidden layers")
     embedding: int = Field(64, ge=1, description="size of the user and item embeddings")
 

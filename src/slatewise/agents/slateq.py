@@ -49,9 +49,7 @@ class SlateQ(Agent):
                 f"slateq has no exact slates for the choice model {self.choice.name!r}: "
                 "use logit, proportional or first-position"
             )
-        self.regression = TowerRegression(
-            self.spec, s.hidden, s.embedding, s.learning_rate, self.seed, self.device
-        )
+        self.regression = TowerRegression(self.spec, s.hidden, s.embedding, s.learning_rate, self.seed, self.device)
         self.memory = Rollout(s.rollout_steps)
 
     @property

@@ -12,10 +12,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from slatewise.checks import check_slate
 from slatewise.choice import Choice
 from slatewise.errors import InputError, unknown_name
 from slatewise.history import interaction_features, push, summary_increment
-from slatewise.interactions import Decision, Interactions, Observation, Response, Spec, check_slate
+from slatewise.interactions import Decision, Interactions, Observation, Response, Spec
 from slatewise.noise import Noise, SessionNoise, StepNoise
 from slatewise.policies import Random, Rule
 from slatewise.settings import Settings
@@ -122,6 +123,10 @@ class Environment(ABC):
         """Rules without learning: functions of the observation and the slate size."""
         return {}
 
+    def hidden(self) -> dict[str, Tensor]:
+        """Return what the user feels and the agent does not see, by name, [B] each: for pictures of a session."""
+        return {}
+
     @property
     def references(self) -> References | None:
         """Known returns for these settings, or None."""
@@ -224,7 +229,7 @@ class Environment(ABC):
             ones = torch.ones(decision.shape, dtype=torch.float64, device=decision.device)
             decision = Decision(decision, ones)
         slate = decision.slate
-        check_slate(slate, self.observation)
+        check_slate(slate, self.observation.item_ids)
         if slate.shape[1] != self.spec.slate_size:
             raise InputError(f"slate shows {slate.shape[1]} items, this world's slate_size is {self.spec.slate_size}")
         if int(slate.amin()) < 0:

@@ -94,7 +94,8 @@ class InterestEvolution(Environment):
         self._settings = s = cast(Settings, settings)
         check_observe(self.name, s.observe, ("budget", "quality"))
         affinity = InnerProduct(TOPICS)
-        self.choice: Logit | Proportional = Logit(affinity) if s.choice == "logit" else Proportional(affinity)
+        self.users_choice = Logit(affinity) if s.choice == "logit" else Proportional(affinity)
+        self.choice = self.users_choice
         self.horizon = s.horizon
         self.catalogue = Catalogue.of(torch.eye(TOPICS), [f"topic_{j}" for j in range(TOPICS)]).to(self.device)
         self._topic_quality = topic_quality().to(self.device)
@@ -137,6 +138,10 @@ class InterestEvolution(Environment):
         """Whether quality belongs to a candidate before it is shown; else it is drawn when shown, which is the same."""
         return "quality" in self.spec.items or self._settings.resample == "session"
 
+    def hidden(self) -> dict[str, Tensor]:
+        """Return the time budget that is left, in minutes."""
+        return {"budget": self.state["budget"].clamp(min=0)}
+
     def observe(self) -> Observation:
         """Show interests, session totals, topics, and what is asked for."""
         columns = [self.state["interests"], self.totals]
@@ -154,7 +159,7 @@ class InterestEvolution(Environment):
         topic, quality = self._shown(slate, noise)
         uniforms = noise.uniform(2)
         affinity = self.state["interests"].gather(1, topic)
-        probabilities = self.choice.probabilities(affinity, torch.ones_like(slate, dtype=torch.bool))
+        probabilities = self.users_choice.probabilities(affinity, torch.ones_like(slate, dtype=torch.bool))
         slot = choose(probabilities, uniforms[:, 0])
         clicked = slot.unsqueeze(1) == torch.arange(slate.shape[1], device=slate.device)
         watch = clicked * self.state["budget"].clamp(max=LENGTH).unsqueeze(1)
@@ -187,9 +192,9 @@ class InterestEvolution(Environment):
         quality = self._topic_quality
 
         def myopic(observation: Observation, k: int) -> Tensor:
-            scores = self.choice.scores(observation)
+            scores = self.users_choice.scores(observation)
             return best_slate(
-                self.choice, scores, torch.ones_like(scores), torch.zeros_like(scores[:, 0]), observation.mask, k
+                self.users_choice, scores, torch.ones_like(scores), torch.zeros_like(scores[:, 0]), observation.mask, k
             )[0]
 
         rules: dict[str, SlateRule] = {
@@ -202,8 +207,8 @@ class InterestEvolution(Environment):
             def planner(observation: Observation, k: int) -> Tensor:
                 minutes = LENGTH * (REFILL * quality[observation.item_ids.clamp(min=0)] - 1)
                 nothing = torch.full_like(minutes[:, 0], -NO_CLICK_COST * worth)
-                scores = self.choice.scores(observation)
-                return best_slate(self.choice, scores, LENGTH + worth * minutes, nothing, observation.mask, k)[0]
+                scores = self.users_choice.scores(observation)
+                return best_slate(self.users_choice, scores, LENGTH + worth * minutes, nothing, observation.mask, k)[0]
 
             rules["planner"] = planner
         return rules

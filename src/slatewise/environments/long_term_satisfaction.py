@@ -49,9 +49,7 @@ class Variant:
 VARIANTS = {
     "recsim": Variant(0.7, 0.01, 0.05, (5.0, 1.0), (4.0, 1.0), 60, 10, 2),
     "slides": Variant(0.7, 0.058, 0.05, (5.0, 0.1), (4.0, 0.1), 120, 20, 2, observe=("satisfaction",)),
-    "sweetness": Variant(
-        0.7, 0.9, 1e-5, (5.0, 0.0), (0.0, 0.0), 10, 20, 1, start=1.0, parity=True, clock=True
-    ),
+    "sweetness": Variant(0.7, 0.9, 1e-5, (5.0, 0.0), (0.0, 0.0), 10, 20, 1, start=1.0, parity=True, clock=True),
 }
 
 # Mean return ± standard error over 20,000 sessions; the ceiling by dynamic programming with the true model.
@@ -159,6 +157,10 @@ class LongTermSatisfaction(Environment):
     def satisfaction(self) -> Tensor:
         """Return the present satisfaction, hidden unless observed, [B]."""
         return torch.sigmoid(self.variant.sensitivity * self.state["exposure"])
+
+    def hidden(self) -> dict[str, Tensor]:
+        """Return the satisfaction, between 0 and 1."""
+        return {"satisfaction": self.satisfaction()}
 
     def observe(self) -> Observation:
         """Show the last item's x and engagement (clipped to 100, over 100), the clock, and what is asked for."""

@@ -1,0 +1,50 @@
+# Each command sets up all that it needs, in .venv. Python 3.11 or newer; another one: make PYTHON=python3.12 test
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= demo
+
+.PHONY: demo test test-slow lint types docs bench clean
+
+demo: $(VENV)/.user
+	$(BIN)/slatewise demo --out $(OUT)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 -m "slow or not slow"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/basedpyright
+
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
+
+bench: $(VENV)/.user
+	$(BIN)/python benchmarks/worlds.py
+	$(BIN)/python benchmarks/simulation.py
+	$(BIN)/python benchmarks/slateq.py
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("slatewise needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.user: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	touch $@ $(VENV)/.user
+
+$(VENV)/.docs: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(OUT) site

@@ -1,0 +1,67 @@
+"""Results of benchmarks: raw values with versions and date, and the docs page made from them."""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "benchmarks.md"
+
+
+def save(name: str, claim: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Write the rows of one benchmark and make the docs page anew."""
+    about = {
+        "benchmark": name,
+        "claim": claim,
+        "command": f"python benchmarks/{name}.py",
+        "date": datetime.now(UTC).date().isoformat(),
+        "versions": {p: version(p) for p in ("slatewise", "torch", "numpy")} | {"python": platform.python_version()},
+        "machine": f"{processor()}, {os.cpu_count()} cores, one thread used",
+    }
+    folder = HERE / "results"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(about | {"rows": list(rows)}, indent=1) + "\n")
+    write_page()
+
+
+def write_page() -> None:
+    """Make docs/benchmarks.md from all result files."""
+    parts = ["# Benchmarks", "", "Made by the scripts in `benchmarks/` from their result files; do not edit.", ""]
+    for path in sorted((HERE / "results").glob("*.json")):
+        result = json.loads(path.read_text())
+        versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+        parts += [f"## {result['benchmark']}", "", result["claim"], "", *table(result["rows"]), ""]
+        parts += [f"`{result['command']}`, {result['date']}, {result['machine']}; {versions}.", ""]
+    PAGE.write_text("\n".join(parts))
+
+
+def table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return rows as Markdown."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = ["| " + " | ".join(column.replace("_", " ") for column in columns) + " |", "|" + " --- |" * len(columns)]
+    return lines + ["| " + " | ".join(_cell(row.get(column)) for column in columns) + " |" for row in rows]
+
+
+def processor() -> str:
+    """Return the processor's name, where the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(_cell(part) for part in value)
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:,}" if isinstance(value, int) else str("" if value is None else value)
+
+
+if __name__ == "__main__":
+    write_page()

@@ -1,0 +1,74 @@
+"""Checks of tensors where data enters: each raises InputError with the row, the value and the remedy."""
+
+import torch
+from torch import Tensor
+
+from slatewise.errors import InputError
+
+
+def check_slate(slate: Tensor, item_ids: Tensor, name: str = "slate") -> None:
+    """Raise InputError unless slate [B, K] holds distinct, showable positions of the candidates (or holes)."""
+    batch, candidates = item_ids.shape
+    check_shape(name, slate, "BK", torch.int64, batch)
+    if slate.numel() == 0:
+        return
+    if int(slate.amin()) < -1 or int(slate.amax()) >= candidates:
+        bad = (slate < -1) | (slate >= candidates)
+        row, slot = first_true(bad)
+        raise InputError(
+            f"{name}[{row}, {slot}] shows candidate {int(slate[row, slot])}, "
+            f"but this user has {candidates} candidates (0 to {candidates - 1})"
+        )
+    _check_repeats(slate, name)
+    shown = item_ids.gather(1, slate.clamp(min=0))
+    if int(shown.amin()) < 0:
+        masked = (shown < 0) & (slate >= 0)
+        if bool(masked.any()):
+            row, slot = first_true(masked)
+            raise InputError(
+                f"{name}[{row}, {slot}] shows candidate {int(slate[row, slot])}, which is padded or not to be "
+                "shown (its item_id is −1): choose among observation.mask"
+            )
+
+
+def _check_repeats(slate: Tensor, name: str) -> None:
+    if slate.shape[1] < 2:
+        return
+    ordered = slate.sort(1).values if slate.shape[1] > 2 else slate
+    repeat = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+    if bool(repeat.any()):
+        row = first_true(repeat)[0]
+        raise InputError(f"{name}[{row}] is {slate[row].tolist()}: a candidate is repeated, show each at most once")
+
+
+def first_true(bad: Tensor) -> list[int]:
+    """Return the index of the first true element."""
+    return [int(i) for i in bad.nonzero()[0]]
+
+
+def check_rows(name: str, rows: int, expected: int) -> None:
+    """Raise InputError unless there are as many rows as the batch has."""
+    if rows != expected:
+        raise InputError(f"{name} has {rows} rows, the batch has {expected}")
+
+
+def check_shape(name: str, value: Tensor, letters: str, dtype: torch.dtype, *sizes: int) -> tuple[int, ...]:
+    """Check dtype, number of dimensions and the leading sizes; return the shape."""
+    wanted = [str(sizes[i]) if i < len(sizes) else letter for i, letter in enumerate(letters)]
+    expected = f"{str(dtype).removeprefix('torch.')} [{', '.join(wanted)}]"
+    fits = value.ndim == len(letters) and tuple(value.shape[: len(sizes)]) == sizes
+    if not fits or value.dtype != dtype:
+        got = f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+        raise InputError(f"{name} is {got}: expected {expected}")
+    return tuple(value.shape)
+
+
+def check_finite(name: str, values: Tensor) -> None:
+    """Raise InputError, naming the first row and how many there are, for NaN or infinity."""
+    bad = ~values.isfinite()
+    if bool(bad.any()):
+        index = first_true(bad)
+        rows = int(bad.flatten(1).any(1).sum()) if bad.ndim > 1 else int(bad.sum())
+        raise InputError(
+            f"{name}{index} is {float(values[tuple(index)])}: {rows} rows are not finite, replace or drop them"
+        )
