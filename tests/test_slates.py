@@ -66,7 +66,13 @@ def problems(draw) -> tuple[torch.Tensor, torch.Tensor, float, list[bool], int]:
     scores = draw(st.lists(number, min_size=count, max_size=count))
     values = draw(st.lists(st.floats(-10, 10, width=32), min_size=count, max_size=count))
     mask = draw(st.lists(st.booleans(), min_size=count, max_size=count).filter(any))
-    return torch.tensor([scores]), torch.tensor([values]), draw(st.floats(-10, 10, width=32)), mask, draw(st.integers(1, 4))
+    return (
+        torch.tensor([scores]),
+        torch.tensor([values]),
+        draw(st.floats(-10, 10, width=32)),
+        mask,
+        draw(st.integers(1, 4)),
+    )
 
 
 @each_choice
@@ -108,7 +114,8 @@ def test_a_batch_of_best_slates_is_its_rows_one_by_one(choice) -> None:
 @each_choice
 def test_permuting_candidates_permutes_the_best_slate(choice) -> None:
     generator = torch.Generator().manual_seed(2)
-    scores, values = torch.randn(50, 7, generator=generator), torch.randn(50, 7, generator=generator)
+    # Above −1, so that no weight of the proportional model is 0: those items would tie.
+    scores, values = torch.rand(50, 7, generator=generator), torch.randn(50, 7, generator=generator)
     nothing, mask = torch.randn(50, generator=generator), torch.rand(50, 7, generator=generator) < 0.8
     order = torch.randperm(7, generator=generator)
     slate, value = best_slate(choice, scores, values, nothing, mask, 3)
