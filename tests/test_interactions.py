@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from slatewise.checks import check_slate
 from slatewise.errors import InputError
 from slatewise.interactions import (
     Catalogue,
@@ -15,7 +16,6 @@ from slatewise.interactions import (
     Response,
     Spec,
     SummaryColumn,
-    check_slate,
 )
 
 BATCH, CANDIDATES, SLOTS, USER, ITEM, SIGNALS = 4, 5, 3, 2, 2, 2
@@ -223,7 +223,7 @@ def test_without_a_catalogue_any_identity_is_allowed() -> None:
 
 
 def test_holes_may_repeat() -> None:
-    check_slate(torch.tensor([[4, -1, -1], [2, -1, -1], [1, -1, -1], [2, -1, -1]]), observation())
+    check_slate(torch.tensor([[4, -1, -1], [2, -1, -1], [1, -1, -1], [2, -1, -1]]), observation().item_ids)
 
 
 def test_a_catalogue_refuses_what_it_cannot_hold() -> None:
