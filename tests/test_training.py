@@ -1,0 +1,137 @@
+"""The training loop and run folders: metrics, checkpoints, interruption, resuming to the bit."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import slatewise as sw
+from slatewise import runs
+from slatewise.agents import make_agent
+from slatewise.agents.base import Agent
+
+STEPS = 20_000
+SMALL = {"slateq": {"hidden": 16, "embedding": 8}, "supervised": {"hidden": 16, "embedding": 8}, "linucb": {}}
+
+
+def start(name: str, seed: int = 0) -> tuple[Agent, sw.Environment]:
+    env = sw.make("interest-evolution", users=64, seed=seed)
+    return make_agent(name, env.spec, env.choice, seed, **SMALL[name]), env
+
+
+def interrupt_at(steps: int) -> Callable[[dict[str, Any]], None]:
+    def press(line: dict[str, Any]) -> None:
+        if line["steps"] >= steps:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return press
+
+
+@pytest.mark.parametrize("name", ["slateq", "supervised", "linucb"])
+def test_an_interrupted_run_resumes_to_the_bit(name: str, tmp_path: Path) -> None:
+    steps = STEPS if name != "linucb" else 2000
+    whole, env = start(name)
+    sw.train(whole, env, steps, progress=False)
+
+    agent, env = start(name)
+    first = sw.train(agent, env, steps, tmp_path / "run", progress=False, on_metrics=interrupt_at(steps // 2))
+    assert first.interrupted
+    assert steps // 2 <= first.steps < steps
+    assert sw.load(tmp_path / "run").steps == first.steps  # usable at once
+
+    agent, env = start(name, seed=7)  # whatever the new process begins with is replaced
+    agent, env = start(name)
+    second = sw.train(agent, env, steps, tmp_path / "run", resume=True, progress=False)
+    assert not second.interrupted
+    assert second.steps == whole.steps
+    assert second.cpu_seconds > first.cpu_seconds
+    for key, value in whole.tensors().items():
+        assert torch.equal(value, agent.tensors()[key]), key
+    lines = [line["steps"] for line in runs.metrics(tmp_path / "run")]
+    assert lines == sorted(set(lines))
+    assert lines[-1] == second.steps
+
+
+def test_a_run_says_what_it_was_and_keeps_its_metrics(tmp_path: Path) -> None:
+    agent, env = start("slateq")
+    result = sw.train(agent, env, STEPS, tmp_path / "run", progress=False)
+    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert described["agent"] == "slateq"
+    assert described["world"] == "interest-evolution-v1"
+    assert described["agent_settings"]["planned_steps"] == STEPS
+    assert described["agent_settings"]["hidden"] == 16
+    assert described["versions"]["torch"] == torch.__version__
+    line = runs.metrics(tmp_path / "run")[-1]
+    assert line == result.metrics
+    assert {"steps", "updates", "seconds", "cpu_seconds", "steps_per_second", "return", "loss", "epsilon"} <= set(line)
+    assert result.steps >= STEPS
+    again = runs.make_world(tmp_path / "run", users=10, seed=5)
+    assert (again.full_name, again.users, again.settings) == (env.full_name, 10, env.settings)
+
+
+def test_existing_runs_are_refused_unless_told(tmp_path: Path) -> None:
+    agent, env = start("linucb")
+    sw.train(agent, env, 500, tmp_path / "run", progress=False)
+    with pytest.raises(sw.InputError, match=r"run exists: give --resume to go on, --overwrite, or another folder"):
+        sw.train(agent, env, 500, tmp_path / "run", progress=False)
+    sw.train(*start("linucb"), 500, tmp_path / "run", overwrite=True, progress=False)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "me.jpg").write_text("precious")
+    with pytest.raises(sw.InputError, match="is not a run"):
+        sw.train(agent, env, 500, tmp_path / "photos", overwrite=True, progress=False)
+    assert (tmp_path / "photos" / "me.jpg").exists()
+
+
+def test_resuming_something_else_is_refused(tmp_path: Path) -> None:
+    sw.train(*start("linucb"), 500, tmp_path / "run", progress=False)
+    with pytest.raises(sw.InputError, match="trains linucb in interest-evolution-v1, not slateq"):
+        sw.train(*start("slateq"), 500, tmp_path / "run", resume=True, progress=False)
+    with pytest.raises(sw.InputError, match=r"planned for 500 steps.*--steps 500"):
+        sw.train(*start("linucb"), 900, tmp_path / "run", resume=True, progress=False)
+    with pytest.raises(sw.InputError, match=r"nowhere is not a run: run\.json is missing"):
+        sw.train(*start("linucb"), 900, tmp_path / "nowhere", resume=True, progress=False)
+
+
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, env = start("linucb")
+    sw.train(agent, env, 500, tmp_path / "run", progress=False)
+    before = sw.load(tmp_path / "run").tensors()
+    run = runs.Run(tmp_path / "run")
+    agent.steps += 64
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for victim in ("save_file", "_write"):
+        with monkeypatch.context() as patch:
+            patch.setattr(runs, victim, killed)
+            with pytest.raises(KeyboardInterrupt):
+                run.checkpoint(env, agent, {})
+        for key, value in sw.load(tmp_path / "run").tensors().items():
+            assert torch.equal(value, before[key])
+    run.checkpoint(env, agent, {"seconds": 1.0, "cpu_seconds": 1.0})
+    assert sw.load(tmp_path / "run").steps == agent.steps
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    agent, env = start("linucb")
+    run = runs.Run(tmp_path / "run")
+    run.begin(env, agent, 10, overwrite=False)
+    for agent.steps in range(64, 64 * 8, 64):
+        run.checkpoint(env, agent, {"seconds": 0.0, "cpu_seconds": 0.0})
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == [f"{steps:012d}" for steps in (320, 384, 448)]
+
+
+def test_nothing_to_do_is_refused() -> None:
+    with pytest.raises(sw.InputError, match="steps=0"):
+        sw.train(*start("linucb"), 0)
+    with pytest.raises(sw.InputError, match="resume and overwrite exclude each other"):
+        sw.train(*start("linucb"), 1, resume=True, overwrite=True)
