@@ -112,7 +112,10 @@ BAD = [
     (("simulate", "interest-evolution", "--policy", "qualty"), "unknown policy 'qualty': did you mean 'quality'?"),
     (("simulate", "interest-evolution", "--set", "slate_sise=2"), "did you mean 'slate_size'?"),
     (("simulate", "interest-evolution", "--set", "slate_size"), "is not KEY=VALUE"),
-    (("simulate", "interest-evolution", "--set", "slate_size=two"), "slate_size='two': input should be a valid integer"),
+    (
+        ("simulate", "interest-evolution", "--set", "slate_size=two"),
+        "slate_size='two': input should be a valid integer",
+    ),
     (("simulate", "interest-evolution", "--set", "slate_size=11"), "slate_size=11 is more than candidates=10"),
     (("simulate", "interest-evolution", "--set", "choice=logits"), "choice='logits': input should be"),
     (("simulate", "interest-evolution", "--set", "observe=mood"), "unknown observe key of interest-evolution 'mood'"),
