@@ -79,7 +79,7 @@ def problems(root: Path) -> list[str]:
         tree = ast.parse(path.read_text())
         if module and module.split(".")[0] not in LAYER:
             found.append(f"{path.name}: {problem(module, module, is_folder)}")
-        for line, name in imports(tree, module, is_folder, known):
+        for line, name in dict.fromkeys(imports(tree, module, is_folder, known)):
             wrong = problem(module, name, is_folder)
             if wrong:
                 found.append(f"{path.relative_to(root)}:{line} imports {name or 'slatewise'}: {wrong}")
