@@ -1,4 +1,4 @@
-"""One user at a time, slowly: the worlds of /work/shared/environments.md in plain Python, for comparison.
+"""One user at a time, slowly: the worlds in plain Python, for comparison.
 
 Written from the formulas (RecSim, arXiv 1909.04847; SlateQ, arXiv 1905.12767), not from the package, and importing
 nothing of it. A session is played by a policy, a function from the candidates and the user to a slate; what is
