@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -24,11 +25,13 @@ ROOMS = [
     ["evaluation", "runs", "naming", "sessions"],
     ["training", "judging", "testing", "plots"],
     ["reports"],
-    ["demo", "cli"],
+    ["demo"],
+    ["cli"],
     ["slatewise"],  # the package's own __init__, which nothing inside may import
 ]  # fmt: skip
 LAYER = {room: layer for layer, rooms in enumerate(ROOMS) for room in rooms}
-SHARED = {"base", "replay"}  # what the files of one folder may import from it
+MEMBERS = {"environments", "agents"}  # folders of one file a member: these share nothing but
+SHARED = {"base", "replay"}
 
 
 def modules_of(root: Path) -> set[str]:
@@ -66,7 +69,9 @@ def problem(importer: str, imported: str, by_folder: bool) -> str | None:
     if LAYER[other] < LAYER[room]:
         return None
     if room == other and room != "slatewise":
-        allowed = imported != room and (by_folder or imported.split(".")[-1] in SHARED)
+        if imported == room:
+            return f"files of {room} import each other, not the folder that gathers them"
+        allowed = by_folder or room not in MEMBERS or imported.split(".")[-1] in SHARED
         return None if allowed else f"files of {room} import only its base.py and replay.py"
     return f"layer {LAYER[room]} ({room}) imports from layer {LAYER[other]} ({other})"
 
@@ -88,6 +93,19 @@ def problems(root: Path) -> list[str]:
 
 def test_imports_go_down() -> None:
     assert not problems(ROOT), "\n".join(problems(ROOT))
+
+
+def test_no_two_modules_import_each_other() -> None:
+    known = modules_of(ROOT)
+    graph: dict[str, set[str]] = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+        tree = ast.parse(path.read_text())
+        graph[module] = {name for _, name in imports(tree, module, path.name == "__init__.py", known)} - {module}
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"these import each other: {' → '.join(error.args[1])}")
 
 
 @pytest.mark.parametrize(
