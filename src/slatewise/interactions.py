@@ -35,7 +35,8 @@ class Batch:
 
     def to(self, device: str | torch.device) -> Self:
         """Return the batch with its tensors on `device`."""
-        return self.map(lambda array: array.to(device) if isinstance(array, Tensor) else array)
+        moved = {n: v if isinstance(v, np.ndarray) else v.to(device) for n, v in self._arrays().items()}
+        return cast(Self, replace(cast(Any, self), **moved))
 
     def __len__(self) -> int:
         first = next(iter(self._arrays().values()))
@@ -178,7 +179,7 @@ class Observation(Batch):
 
     def to(self, device: str | torch.device) -> "Observation":
         """Return the observation, its catalogue included, on `device`."""
-        moved = self.map(lambda array: array.to(device))
+        moved = super().to(device)
         return replace(moved, catalogue=self.catalogue.to(device)) if self.catalogue else moved
 
     def validate(self, name: str = "observation") -> None:

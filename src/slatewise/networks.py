@@ -24,7 +24,7 @@ class Normaliser(nn.Module):
     def update(self, values: Tensor) -> None:
         """Take values [..., features] into the statistics."""
         rows = values.flatten(0, -2)
-        if rows.shape[0] < 2 or rows.shape[1] == 0:
+        if rows.numel() == 0:
             return
         new_variance, new_mean = torch.var_mean(rows.double(), 0, correction=0)
         total = self.count + len(rows)
