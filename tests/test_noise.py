@@ -45,6 +45,13 @@ def test_a_session_has_its_numbers_in_any_company_and_order() -> None:
         assert torch.equal(alone, together[order])
 
 
+def test_one_draw_continues_the_other() -> None:
+    source = noise([4, 5], [0, 1])
+    parts = torch.cat([source.uniform(2), source.uniform(3)], 1)
+    assert torch.equal(parts, noise([4, 5], [0, 1]).uniform(5))
+    assert len(parts.unique()) == 10
+
+
 def test_other_users_sessions_and_seeds_have_other_numbers() -> None:
     users, sessions = torch.arange(100).repeat_interleave(100), torch.arange(100).repeat(100)
     first = torch.cat([SessionNoise(seed, users, sessions).uniform(2) for seed in (0, 1, 2)])
