@@ -1,10 +1,13 @@
-"""Choice models: which item of a slate a user consumes, if any. One object for environment and agent.
+"""Choice models: which items of a slate a user consumes, if any. One object for environment and agent.
 
-`scores(observation)` [B, C] reads what the model needs; `probabilities(scores, mask)` of the shown items,
-both [B, K], is [B, K + 1], the last column no click; holes get 0.
+`scores(observation)` [B, C] reads what the model needs. A user of a single-choice model consumes at most one item:
+`probabilities(scores, mask)` of the shown items, both [B, K], is [B, K + 1], the last column no click; holes get 0.
+Under `PositionBased` clicks are independent: it has `click_probabilities(scores, mask)` [B, K] only.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Protocol, cast
 
 import torch
@@ -14,7 +17,7 @@ from slatewise.errors import InputError, unknown_name
 from slatewise.interactions import Observation
 
 
-class Choice(Protocol):
+class SingleChoice(Protocol):
     """A user who consumes at most one item of a slate."""
 
     name: ClassVar[str]
@@ -33,6 +36,7 @@ class InnerProduct:
     """Affinity of a user to an item: the first `columns` user features times the catalogue's features."""
 
     columns: int
+    name: ClassVar[str] = "inner-product"
 
     def __call__(self, observation: Observation) -> Tensor:
         """Return the affinity of every candidate, [B, C]."""
@@ -42,13 +46,54 @@ class InnerProduct:
 
 
 @dataclass(frozen=True)
+class Bilinear:
+    """Affinity uᵀWd + w·d + b, of the kind that `fitting.fit` learns: u the first user features, d all of an item's.
+
+    weights: W, [user features used][E + D].  items: w, [E + D].  bias: b.  Numbers, not tensors, so that the model is
+    data: it compares, and saves as JSON.
+    """
+
+    weights: tuple[tuple[float, ...], ...]
+    items: tuple[float, ...]
+    bias: float = 0.0
+    name: ClassVar[str] = "bilinear"
+
+    @cached_property
+    def _tensors(self) -> tuple[Tensor, Tensor]:
+        return torch.tensor(self.weights).view(len(self.weights), len(self.items)), torch.tensor(self.items)
+
+    def __call__(self, observation: Observation) -> Tensor:
+        """Return the affinity of every candidate, [B, C].
+
+        Raises InputError where the observation's features are not as many as the model's.
+        """
+        catalogue, items = observation.catalogue, observation.items
+        shared = catalogue.features.shape[1] if catalogue is not None else 0
+        features, known = shared + items.shape[2], (observation.user.shape[1], len(self.weights))
+        if features != len(self.items) or known[0] < known[1]:
+            raise InputError(
+                f"this choice model reads {known[1]} user and {len(self.items)} item features, the observation has "
+                f"{known[0]} and {features}: use the world or log it was fitted to, or fit it anew"
+            )
+        weights, bias = (tensor.to(items) for tensor in self._tensors)
+        wanted = torch.addmm(bias, observation.user[:, : len(self.weights)], weights)
+        affinity = torch.einsum("bd,bcd->bc", wanted[:, shared:], items) + self.bias
+        if catalogue is None:
+            return affinity
+        return affinity + observation.products(wanted[:, :shared], catalogue.features)
+
+
+Affinity = InnerProduct | Bilinear
+
+
+@dataclass(frozen=True)
 class Logit:
     """Multinomial logit: item i of the slate is chosen with probability ∝ exp(score), no click ∝ exp(no_click).
 
     Source: Ie et al. 2019, arXiv 1905.12767, section 4.1 and RecSim's MultinomialLogitChoiceModel.
     """
 
-    affinity: InnerProduct
+    affinity: Affinity
     no_click: float = 1.0
     name: ClassVar[str] = "logit"
 
@@ -73,7 +118,7 @@ class Proportional:
     Source: RecSim's MultinomialProportionalChoiceModel (Ie et al. 2019, arXiv 1909.04847).
     """
 
-    affinity: InnerProduct
+    affinity: Affinity
     shift: float = 1.0
     no_click: float = 2.0
     name: ClassVar[str] = "proportional"
@@ -84,7 +129,7 @@ class Proportional:
 
     def weights(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Return unnormalised weights of items [B, C] and of no click [B]."""
-        return (scores + self.shift).clamp(min=0.0), scores.new_full((len(scores),), self.no_click)
+        return (scores + self.shift).clamp(min=0.0), torch.as_tensor(self.no_click).to(scores).expand(len(scores))
 
     def probabilities(self, scores: Tensor, mask: Tensor) -> Tensor:
         """Return the probability of each shown item, then of no click: [B, K + 1] from [B, K]."""
@@ -108,27 +153,140 @@ class FirstPosition:
         return (shown & (shown.cumsum(1) == 1)).to(scores.dtype)
 
 
+@dataclass(frozen=True)
+class ExponentialCascade:
+    """The user goes down the slate and takes item i with probability attention · scaling · exp(score), if none before.
+
+    Who looks at an item (probability `attention`) takes it with probability scaling · exp(score), at most 1; after
+    the last item the user leaves without a click. Source: RecSim's ExponentialCascadeChoiceModel (Ie et al. 2019,
+    arXiv 1909.04847), which fails where scaling · exp(score) is above 1.
+    """
+
+    affinity: Affinity
+    attention: float = 0.65
+    scaling: float = 0.05
+    name: ClassVar[str] = "exponential-cascade"
+
+    def __post_init__(self) -> None:
+        _check_cascade(self.attention, self.scaling)
+
+    def scores(self, observation: Observation) -> Tensor:
+        """Return the affinity of every candidate, [B, C]."""
+        return self.affinity(observation)
+
+    def click_if_reached(self, scores: Tensor) -> Tensor:
+        """Return the probability that an item is taken, given that none before it was; any shape."""
+        return self.attention * (self.scaling * scores.exp()).clamp(max=1.0)
+
+    def probabilities(self, scores: Tensor, mask: Tensor) -> Tensor:
+        """Return the probability of each shown item, then of no click: [B, K + 1] from [B, K]."""
+        return _cascade(self.click_if_reached(scores) * mask)
+
+
+@dataclass(frozen=True)
+class ProportionalCascade:
+    """The user goes down the slate and takes item i with probability attention · scaling · (score + shift).
+
+    As `ExponentialCascade`, with scaling · (score + shift) cut to [0, 1]. Source: RecSim's
+    ProportionalCascadeChoiceModel, whose min_normalizer is −shift.
+    """
+
+    affinity: Affinity
+    attention: float = 0.65
+    scaling: float = 0.05
+    shift: float = 1.0
+    name: ClassVar[str] = "proportional-cascade"
+
+    def __post_init__(self) -> None:
+        _check_cascade(self.attention, self.scaling)
+
+    def scores(self, observation: Observation) -> Tensor:
+        """Return the affinity of every candidate, [B, C]."""
+        return self.affinity(observation)
+
+    def click_if_reached(self, scores: Tensor) -> Tensor:
+        """Return the probability that an item is taken, given that none before it was; any shape."""
+        return self.attention * (self.scaling * (scores + self.shift)).clamp(min=0.0, max=1.0)
+
+    def probabilities(self, scores: Tensor, mask: Tensor) -> Tensor:
+        """Return the probability of each shown item, then of no click: [B, K + 1] from [B, K]."""
+        return _cascade(self.click_if_reached(scores) * mask)
+
+
+@dataclass(frozen=True)
+class PositionBased:
+    """Independent clicks: the user looks at position j with probability examination[j], and clicks what attracts.
+
+    P(click on slot j) = examination[j] · σ(score). Several items of a slate may be clicked, so this is no
+    `SingleChoice`: a slate is worth the sum of its slots, each the same whatever the others show. Source: the
+    position-based model of Richardson et al. 2007, "Predicting clicks".
+    """
+
+    affinity: Affinity
+    examination: tuple[float, ...]
+    name: ClassVar[str] = "position-based"
+
+    def __post_init__(self) -> None:
+        for position, probability in enumerate(self.examination):
+            if not 0 <= probability <= 1:
+                raise InputError(f"examination[{position}]={probability}: a probability lies in [0, 1]")
+
+    def scores(self, observation: Observation) -> Tensor:
+        """Return the affinity of every candidate, [B, C]."""
+        return self.affinity(observation)
+
+    def click_probabilities(self, scores: Tensor, mask: Tensor) -> Tensor:
+        """Return the probability of a click on each slot, [B, K] from [B, K]; 0 for holes.
+
+        Raises InputError for slates longer than the positions that the model knows.
+        """
+        slots = scores.shape[1]
+        if slots > len(self.examination):
+            raise InputError(
+                f"examination has {len(self.examination)} positions, but the slates have {slots}: "
+                "give one probability a position"
+            )
+        looked = torch.as_tensor(self.examination).to(scores)[:slots]
+        return looked * scores.sigmoid() * mask
+
+
 Multinomial = Logit | Proportional
-NAMES: dict[str, type[Logit] | type[Proportional] | type[FirstPosition]] = {
+Cascade = ExponentialCascade | ProportionalCascade
+Choice = SingleChoice | PositionBased
+AFFINITIES: dict[str, type[Affinity]] = {"inner-product": InnerProduct, "bilinear": Bilinear}
+NAMES: dict[str, type[Multinomial] | type[Cascade] | type[FirstPosition] | type[PositionBased]] = {
     "logit": Logit,
     "proportional": Proportional,
+    "exponential-cascade": ExponentialCascade,
+    "proportional-cascade": ProportionalCascade,
     "first-position": FirstPosition,
+    "position-based": PositionBased,
 }
 
 
 def to_json(choice: Choice) -> dict[str, Any]:
-    """Return a choice model as JSON values, its name included."""
-    return {"name": choice.name, **asdict(cast(Any, choice))}
+    """Return a choice model as JSON values, its name and its affinity's included."""
+    values: dict[str, Any] = {"name": choice.name, **asdict(cast(Any, choice))}
+    if "affinity" in values:
+        values["affinity"] = {"name": cast(Any, choice).affinity.name, **values["affinity"]}
+    return values
 
 
-def from_json(values: dict[str, Any]) -> Choice:
+def from_json(values: Mapping[str, Any]) -> Choice:
     """Build a choice model from what `to_json` gave. Raises InputError for an unknown name."""
     if values["name"] not in NAMES:
         raise unknown_name("choice model", values["name"], NAMES)
-    settings = {key: value for key, value in values.items() if key != "name"}
+    settings = {key: _frozen(value) for key, value in values.items() if key != "name"}
     if "affinity" in settings:
-        settings["affinity"] = InnerProduct(**settings["affinity"])
+        settings["affinity"] = _affinity_from_json(cast(Mapping[str, Any], settings["affinity"]))
     return NAMES[values["name"]](**settings)
+
+
+def _affinity_from_json(values: Mapping[str, Any]) -> Affinity:
+    name = values.get("name", "inner-product")  # the only one that was ever saved without a name
+    if name not in AFFINITIES:
+        raise unknown_name("affinity", name, AFFINITIES)
+    return AFFINITIES[name](**{key: _frozen(value) for key, value in values.items() if key != "name"})
 
 
 def choose(probabilities: Tensor, uniforms: Tensor) -> Tensor:
@@ -142,3 +300,22 @@ def choose(probabilities: Tensor, uniforms: Tensor) -> Tensor:
 def _normalised(weights: Tensor, no_click: Tensor) -> Tensor:
     everything = torch.cat([weights, no_click.unsqueeze(1)], 1)
     return everything / everything.sum(1, keepdim=True)
+
+
+def _cascade(click_if_reached: Tensor) -> Tensor:
+    """Return the probability of each item and of no click, [B, K + 1], of a user who takes the first that pleases."""
+    passed = (1 - click_if_reached).cumprod(1)
+    reached = torch.cat([torch.ones_like(passed[:, :1]), passed[:, :-1]], 1)
+    return torch.cat([click_if_reached * reached, passed[:, -1:]], 1)
+
+
+def _check_cascade(attention: float, scaling: float) -> None:
+    if not 0 <= attention <= 1:
+        raise InputError(f"attention={attention}: the probability of looking at an item lies in [0, 1]")
+    if not scaling > 0:
+        raise InputError(f"scaling={scaling}: the factor of the scores must be above 0")
+
+
+def _frozen(value: Any) -> Any:
+    """Return lists, as JSON has them, as tuples."""
+    return tuple(_frozen(part) for part in value) if isinstance(value, list) else value

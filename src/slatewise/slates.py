@@ -7,7 +7,7 @@ conditional on the slots before; a hole has 1.
 import torch
 from torch import Tensor
 
-from slatewise.choice import Choice, FirstPosition, Multinomial
+from slatewise.choice import Cascade, Choice, FirstPosition, Multinomial, PositionBased, SingleChoice
 from slatewise.errors import InputError
 
 
@@ -25,25 +25,65 @@ def best_slate(
     The expected value is Σ P(i | slate) values(i) + P(no click | slate) no_click_value: no click is
     valued like any other item.  scores: [B, C] of the choice model.  values: [B, C].
     no_click_value: [B].  Exact for multinomial choice (fractional programming: Dinkelbach 1967; Ie et al. 2019,
-    arXiv 1905.12767, section 5) and for users who always take the first position.
-    Raises InputError for a choice model without an exact method.
+    arXiv 1905.12767, section 5) and for users who always take the first position; for cascades `greedy_slate`,
+    which is exact for one slot and where all values are equal, and otherwise a little below the best slate.
+    Raises InputError for a choice model without a method.
     """
-    if isinstance(choice, FirstPosition):
+    known = _single_choice(choice)
+    if isinstance(known, FirstPosition):
         slate = top_k(values, mask, k)
-    elif isinstance(choice, Multinomial):
-        slate = _best_multinomial(*choice.weights(scores), values, no_click_value, mask, k)
+    elif isinstance(known, Multinomial):
+        slate = _best_multinomial(*_weights(known, scores, mask), values, no_click_value, mask, k)
     else:
-        raise InputError(
-            f"no exact slate for the choice model {choice.name!r}: use logit, proportional or first-position"
-        )
-    return slate, slate_value(choice, scores, values, no_click_value, slate)
+        slate = greedy_slate(known, scores, values, no_click_value, mask, k)
+    return slate, slate_value(known, scores, values, no_click_value, slate)
 
 
-def slate_value(choice: Choice, scores: Tensor, values: Tensor, no_click_value: Tensor, slate: Tensor) -> Tensor:
+def greedy_slate(
+    choice: Choice, scores: Tensor, values: Tensor, no_click_value: Tensor, mask: Tensor, k: int
+) -> Tensor:
+    """Return a slate [B, K] filled one item after the other, each the one that makes the slate so far worth most.
+
+    Worth, scores, values and no_click_value as in `best_slate`. In a cascade a new item is put in its best place:
+    for given items the best order is by falling value, because swapping neighbours i, j for j, i changes the worth by
+    reach · P(i) P(j) (values(j) − values(i)). Source: Ie et al. 2019, arXiv 1905.12767, section 5 (greedy, for
+    multinomial choice). Raises InputError for a choice model without a method.
+    """
+    known = _single_choice(choice)
+    if isinstance(known, FirstPosition):
+        return top_k(values, mask, k)
+    if isinstance(known, Multinomial):
+        return _greedy_multinomial(*_weights(known, scores, mask), values, no_click_value, mask, k)
+    return _greedy_cascade(known.click_if_reached(scores), values, no_click_value, mask, k)
+
+
+def slate_value(choice: SingleChoice, scores: Tensor, values: Tensor, no_click_value: Tensor, slate: Tensor) -> Tensor:
     """Return Σ P(i | slate) values(i) + P(no click | slate) no_click_value, as [B]."""
     at, shown = slate.clamp(min=0), slate >= 0
     probabilities = choice.probabilities(scores.gather(1, at), shown)
     return (probabilities[:, :-1] * values.gather(1, at)).sum(1) + probabilities[:, -1] * no_click_value
+
+
+def _single_choice(choice: Choice) -> Multinomial | Cascade | FirstPosition:
+    if isinstance(choice, Multinomial | Cascade | FirstPosition):
+        return choice
+    if isinstance(choice, PositionBased):
+        raise InputError(
+            f"the choice model {choice.name!r} has independent clicks, so no slate is worth more than the sum of its "
+            "slots: show the items of highest value, best first (slates.top_k)"
+        )
+    raise InputError(
+        f"no method for slates under the choice model {choice.name!r}: use logit, proportional, exponential-cascade, "
+        "proportional-cascade or first-position"
+    )
+
+
+def _weights(choice: Multinomial, scores: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return weights in float64, those that may not be shown without a say in their scale.
+
+    A candidate of overwhelming score need not be in the best slate, and the others must not be rounded to 0 beside it.
+    """
+    return choice.weights(scores.double().masked_fill(~mask, -torch.inf))
 
 
 def _best_multinomial(
@@ -60,12 +100,60 @@ def _best_multinomial(
         at, shown = slate.clamp(min=0), slate >= 0
         w = weights.gather(1, at) * shown
         total = (w * values.gather(1, at)).sum(1) + no_click_weight * no_click_value
-        rate = total / (w.sum(1) + no_click_weight)
+        rate = total / (w.sum(1) + no_click_weight).clamp(min=1e-300)
         better = top_k(weights * (values - rate.unsqueeze(1)), mask, k)
         if bool((better == slate).all()):
             break
         slate = better
     return slate
+
+
+def _greedy_multinomial(
+    weights: Tensor, no_click_weight: Tensor, values: Tensor, no_click_value: Tensor, mask: Tensor, k: int
+) -> Tensor:
+    """Fill slots by the largest (total + w v) / (weight + w), total and weight those of what is there already."""
+    total, weight = (no_click_weight * no_click_value).unsqueeze(1), no_click_weight.unsqueeze(1)
+    left, slots = mask, list[Tensor]()
+    for _ in range(k):
+        item = top_k((total + weights * values) / (weight + weights).clamp(min=1e-300), left, 1)
+        at, shown = item.clamp(min=0), item >= 0
+        total = total + (weights * values).gather(1, at) * shown
+        weight = weight + weights.gather(1, at) * shown
+        left = left.scatter(1, at, False)
+        slots.append(item)
+    return torch.cat(slots, 1)
+
+
+def _greedy_cascade(click: Tensor, values: Tensor, no_click_value: Tensor, mask: Tensor, k: int) -> Tensor:
+    """Fill the slate by the largest gain of an item in its place by value; a hole is last and is never reached.
+
+    An item put at place j gains reach(j) · click · (value − what the slate is worth from j on).
+    """
+    slate = torch.full_like(values[:, :1], -1, dtype=torch.int64).expand(-1, k)
+    left, columns = mask, torch.arange(k, device=slate.device)
+    for filled in range(k):
+        shown, at = slate >= 0, slate.clamp(min=0)
+        p, v = click.gather(1, at) * shown, values.gather(1, at).masked_fill(~shown, -torch.inf)
+        reach, ahead = _along_cascade(p, torch.where(shown, v, 0.0), no_click_value)
+        place = torch.zeros_like(values, dtype=torch.int64)
+        for slot in range(filled):
+            place += v[:, slot : slot + 1] >= values
+        item = top_k(reach.gather(1, place) * click * (values - ahead.gather(1, place)), left, 1)
+        where = place.gather(1, item.clamp(min=0))
+        moved = torch.cat([item, slate[:, :-1]], 1)
+        put = torch.where(columns < where, slate, torch.where(columns == where, item, moved))
+        slate = torch.where(item >= 0, put, slate)
+        left = left.scatter(1, item.clamp(min=0), False)
+    return slate
+
+
+def _along_cascade(click: Tensor, values: Tensor, no_click_value: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the probability of reaching each slot and what the cascade is worth from there on, both [B, K + 1]."""
+    ahead = [no_click_value]
+    for slot in reversed(range(click.shape[1])):
+        ahead.append(torch.lerp(ahead[-1], values[:, slot], click[:, slot]))
+    reach = torch.cat([torch.ones_like(click[:, :1]), (1 - click).cumprod(1)], 1)
+    return reach, torch.stack(ahead[::-1], 1)
 
 
 def uniform_slate(mask: Tensor, k: int, generator: torch.Generator) -> Tensor:
@@ -116,12 +204,19 @@ def greedy_propensity(greedy: Tensor, slate: Tensor) -> Tensor:
 def mix_propensity(share: float, first: Tensor, second: Tensor) -> Tensor:
     """Return per-slot propensities of a policy that follows `first` with probability `share`, else `second`.
 
-    The coin is thrown once a slate, so the mixture is of whole prefixes: the conditional of a slot is the ratio
-    of the mixed probabilities of its prefix and of the one before. After an impossible prefix it is 0.
+    The coin is thrown once a slate, so a slot's conditional weighs the two policies by how likely each is to have
+    shown the slots before it (Bayes): the ratio of the mixed prefix probabilities, without their underflow.
+    After an impossible prefix it is 0.
     """
-    prefix = share * first.cumprod(1) + (1 - share) * second.cumprod(1)
-    before = torch.cat([torch.ones_like(prefix[:, :1]), prefix[:, :-1]], 1)
-    return torch.where(before > 0, prefix / before.clamp(min=1e-300), 0.0).clamp_(max=1.0)
+    weight = torch.full_like(first[:, 0], share)
+    columns: list[Tensor] = []
+    possible = torch.ones_like(weight)
+    for j in range(first.shape[1]):
+        mixed = weight * first[:, j] + (1 - weight) * second[:, j]
+        columns.append((mixed * possible).clamp(max=1.0))
+        possible = possible * (mixed > 0)
+        weight = torch.where(mixed > 0, weight * first[:, j] / mixed, weight)
+    return torch.stack(columns, 1)
 
 
 def epsilon_slate(greedy: Tensor, mask: Tensor, epsilon: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
