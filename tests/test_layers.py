@@ -18,6 +18,7 @@ ROOMS = [
     ["interactions"],
     [
         "choice", "history", "returns", "linear", "noise", "settings", "progress", "output", "estimators", "networks",
+        "registry",
     ],
     ["slates"],
     ["policies"],

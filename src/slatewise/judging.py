@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from slatewise import off_policy
-from slatewise.agents import AGENTS, load
+from slatewise.agents import is_agent, load
 from slatewise.environments import make
 from slatewise.errors import InputError
 from slatewise.interactions import Policy
@@ -32,7 +32,7 @@ def policy_for(log: Log, name: str, seed: int = 0) -> Policy:
         agent.slate_size = log.spec.slate_size
         return agent
     if log.source.get("kind") == "simulation":
-        if name in AGENTS:
+        if is_agent(name):
             raise InputError(f"policy {name!r} has learned nothing yet: train it, and give the run's folder")
         return find_policy(name, make(log.source["world"], users=1, **log.source["settings"]), seed)
     return log_rule(log, name, seed)

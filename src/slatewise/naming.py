@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from slatewise.agents import AGENTS, load, make_agent
+from slatewise.agents import AGENTS, is_agent, load, make_agent
 from slatewise.agents.base import Agent
 from slatewise.environments.base import Environment
 from slatewise.errors import InputError, unknown_name
@@ -25,7 +25,7 @@ def find_policy(
         if explore_floor:
             agent.explore_floor = explore_floor
         return agent
-    if name in AGENTS:
+    if is_agent(name):
         floor = {"explore_floor": explore_floor} if explore_floor else {}
         return make_agent(name, env.spec, env.choice, seed, env.device, **floor, **(settings or {}))
     if name != "random" and name not in env.rules:

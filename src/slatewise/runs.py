@@ -22,6 +22,7 @@ from slatewise.agents.base import Agent
 from slatewise.environments import make
 from slatewise.environments.base import Environment
 from slatewise.errors import InputError
+from slatewise.registry import registered_name
 
 RUN = "run.json"
 METRICS = "metrics.jsonl"
@@ -88,10 +89,10 @@ def describe(env: Environment, agent: Agent, steps: int) -> dict[str, Any]:
     """Return what `run.json` says."""
     return {
         "format": 1,
-        "agent": agent.name,
+        "agent": registered_name(type(agent), agent.name),
         "agent_settings": agent.settings.model_dump(mode="json"),
         "agent_seed": agent.seed,
-        "world": env.full_name,
+        "world": registered_name(type(env), env.full_name),
         "world_settings": env.settings.model_dump(mode="json"),
         "world_seed": env.seed,
         "users": env.users,

@@ -15,7 +15,7 @@ from slatewise.environments.base import Environment
 from slatewise.errors import InputError
 from slatewise.progress import Bar
 from slatewise.returns import SessionReturns
-from slatewise.runs import Run, read
+from slatewise.runs import Run, describe, read
 
 Metrics = dict[str, Any]
 LINES = 200  # metrics lines of a run
@@ -97,10 +97,11 @@ class _Loop:
         if self.run is None:
             raise InputError("resume needs the folder of the run: give out=")
         described = read(self.run.folder)
-        if described["agent"] != self.agent.name or described["world"] != self.env.full_name:
+        mine = describe(self.env, self.agent, self.steps)
+        if described["agent"] != mine["agent"] or described["world"] != mine["world"]:
             raise InputError(
                 f"{self.run.folder} trains {described['agent']} in {described['world']}, "
-                f"not {self.agent.name} in {self.env.full_name}: name those, or another folder"
+                f"not {mine['agent']} in {mine['world']}: name those, or another folder"
             )
         if described["steps"] != self.steps:
             raise InputError(

@@ -10,6 +10,7 @@ from slatewise.agents.base import Agent, read_description
 from slatewise.choice import Choice
 from slatewise.errors import unknown_name
 from slatewise.interactions import Spec
+from slatewise.registry import is_path, load_class
 
 AGENTS = {
     "supervised": "supervised:Supervised",
@@ -18,8 +19,18 @@ AGENTS = {
 }
 
 
+def is_agent(name: str) -> bool:
+    """Whether a name means an agent: one of the table, or `module:Class`."""
+    return name in AGENTS or is_path(name)
+
+
 def agent_class(name: str) -> type[Agent]:
-    """Return the class of an agent. Raises InputError for an unknown name, with the nearest known one."""
+    """Return the class of an agent, by name or, for one of your own, by `module:Class`.
+
+    Raises InputError for an unknown name, with the nearest known one, or a class that is not there or no agent.
+    """
+    if is_path(name):
+        return load_class(name, cast(type[Agent], Agent), "agent")
     if name not in AGENTS:
         raise unknown_name("agent", name, AGENTS)
     module, cls = AGENTS[name].split(":")

@@ -17,6 +17,7 @@ from slatewise.choice import Choice
 from slatewise.errors import InputError
 from slatewise.interactions import Interactions, Spec
 from slatewise.policies import GreedyPolicy
+from slatewise.registry import registered_name
 from slatewise.settings import Settings
 
 FORMAT = 1
@@ -120,7 +121,7 @@ class Agent(GreedyPolicy, ABC):
         save_file({key: value.detach().contiguous().clone() for key, value in tensors.items()}, folder / WEIGHTS)
         description = {
             "format": FORMAT,
-            "agent": self.name,
+            "agent": registered_name(type(self), self.name),
             "settings": self.settings.model_dump(mode="json"),
             "spec": asdict(self.spec),
             "choice": choices.to_json(self.choice) if self.choice is not None else None,
@@ -135,8 +136,9 @@ class Agent(GreedyPolicy, ABC):
         """Load an agent of this class from a folder that `save` wrote. Raises InputError if that is not possible."""
         folder = Path(folder)
         saved = read_description(folder)
-        if saved["agent"] != cls.name:
-            raise InputError(f"{folder} holds a {saved['agent']} agent, not {cls.name}: use slatewise.load(folder)")
+        mine = registered_name(cls, cls.name)
+        if saved["agent"] != mine:
+            raise InputError(f"{folder} holds a {saved['agent']} agent, not {mine}: use slatewise.load(folder)")
         choice = choices.from_json(saved["choice"]) if saved["choice"] else None
         agent = cls(Spec.from_json(saved["spec"]), choice, saved["seed"], device, **saved["settings"])
         try:

@@ -144,10 +144,11 @@ def simulate(
         result = run(chosen, env, steps, progress=not as_json)
     else:
         from slatewise.logs import LogWriter
+        from slatewise.registry import registered_name
 
         source = {
             "kind": "simulation",
-            "world": env.full_name,
+            "world": registered_name(type(env), env.full_name),
             "settings": env.settings.model_dump(mode="json"),
             "seed": seed,
             "policy": policy,
@@ -290,11 +291,13 @@ def _threads(threads: int) -> None:
 
 def _world(name: str, users: int, seed: int, given: Sequence[str] | None, policy: str) -> tuple[Any, dict[str, Any]]:
     """Make a world with its part of the settings; return it and the agent's part."""
-    from slatewise.agents import AGENTS, agent_class
+    from slatewise.agents import agent_class, is_agent
     from slatewise.environments import world
+    from slatewise.naming import is_trained
 
     cls = world(name)
-    of_agent = set(agent_class(policy).Settings.model_fields) if policy in AGENTS else set[str]()
+    untrained = is_agent(policy) and not is_trained(policy)
+    of_agent = set(agent_class(policy).Settings.model_fields) if untrained else set[str]()
     mine: dict[str, Any] = {}
     agents: dict[str, Any] = {}
     for key, value in _pairs(given).items():

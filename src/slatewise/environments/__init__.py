@@ -8,6 +8,7 @@ import torch
 
 from slatewise.environments.base import Environment
 from slatewise.errors import unknown_name
+from slatewise.registry import is_path, load_class
 
 WORLDS = {
     "long-term-satisfaction-v1": "long_term_satisfaction:LongTermSatisfaction",
@@ -21,7 +22,12 @@ def names() -> list[str]:
 
 
 def world(name: str) -> type[Environment]:
-    """Return the class of a world. Raises InputError for an unknown name, with the nearest known one."""
+    """Return the class of a world, by name or, for one of your own, by `module:Class`.
+
+    Raises InputError for an unknown name, with the nearest known one, or a class that is not there or no world.
+    """
+    if is_path(name):
+        return load_class(name, cast(type[Environment], Environment), "environment")
     versions = [full for full in WORLDS if full == name or re.sub(r"-v\d+$", "", full) == name]
     if not versions:
         raise unknown_name("environment", name, names())
@@ -34,6 +40,7 @@ def make(
 ) -> Environment:
     """Make a world by name, for instance `make("interest-evolution", users=1024, choice="logit")`.
 
+    A world of your own goes by `module:Class`.
     users: B.  seed: fixes every bit, with the number of users.  settings: of the world, see `slatewise envs NAME`.
     Raises InputError for an unknown name or setting, or a value that does not fit.
     """
