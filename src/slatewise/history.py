@@ -23,7 +23,7 @@ def summary_increment(columns: Sequence[SummaryColumn], signals: Sequence[str], 
         for name in column.signals:
             product = product * response.signals[:, :, signals.index(name)]
         parts.append(product.sum(1) * column.scale)
-    return torch.stack(parts, 1)
+    return torch.stack(parts, 1) if parts else response.signals.new_zeros(len(clicked), 0)
 
 
 def interaction_features(observation: Observation, decision: Decision, response: Response) -> Tensor:

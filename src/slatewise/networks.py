@@ -5,6 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from slatewise.errors import InputError
 from slatewise.interactions import Observation, Spec
 
 
@@ -67,6 +68,7 @@ class TwoTower(nn.Module):
         self.user_normaliser = Normaliser(len(spec.user) + spec.history * spec.history_features)
         self.user_tower = perceptron(len(self.user_normaliser.mean), hidden, hidden, embedding + 1)
         self.no_click = nn.Parameter(torch.zeros(embedding + 1))
+        self.catalogue_features = len(spec.catalogue)
         self.catalogue_tower = nn.Linear(len(spec.catalogue), embedding + 1) if spec.catalogue else None
         self.item_normaliser = Normaliser(len(spec.items))
         # Candidates are many and their own features few: a narrow network, whose last layer meets the user first.
@@ -106,7 +108,16 @@ class TwoTower(nn.Module):
         item = torch.where((positions >= 0).unsqueeze(2), item, self.no_click)
         return torch.einsum("bz,bpz->bp", user, item[:, :, :-1]) + item[:, :, -1] + value.unsqueeze(1)
 
+    def _check(self, observation: Observation) -> None:
+        shown = observation.catalogue.features.shape[1] if observation.catalogue is not None else 0
+        if shown != self.catalogue_features:
+            raise InputError(
+                f"the observation's catalogue has {shown} features, this network was made for "
+                f"{self.catalogue_features}: make the agent from the spec of what it observes"
+            )
+
     def _user(self, observation: Observation) -> tuple[Tensor, Tensor]:
+        self._check(observation)
         output = self.user_tower(self.user_normaliser(_user_input(observation)))
         return output[:, :-1] / self.width**0.5, output[:, -1]
 

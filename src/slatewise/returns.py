@@ -63,7 +63,12 @@ class SessionReturns:
         return int(self.finished.min())
 
     def first(self, episodes: int) -> tuple[Tensor, Tensor]:
-        """Return the returns and lengths of every user's first `episodes` sessions, flattened."""
+        """Return the returns and lengths of every user's first `episodes` sessions, flattened user by user.
+
+        Raises ValueError where somebody has not finished so many.
+        """
+        if episodes > self.complete():
+            raise ValueError(f"episodes={episodes}, but a user has finished only {self.complete()}")
         return self._returns[:, :episodes].flatten(), self._lengths[:, :episodes].flatten()
 
 
