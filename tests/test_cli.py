@@ -102,6 +102,21 @@ def test_require_better_exits_3(shell: Shell, tmp_path: Path) -> None:
     assert shell("ope", log, "--policy", "random", "--require-better")[0] == 3
 
 
+def test_several_seeds_and_a_paired_policy(shell: Shell, tmp_path: Path) -> None:
+    arguments = ("evaluate", "quality", "--env", "interest-evolution", "--episodes", "60", "--users", "60")
+    result = shell.json(*arguments, "--seeds", "3", "--paired-with", "myopic", "--out", str(tmp_path / "raw"))
+    assert result["episodes"] == 180
+    assert len(result["seeds"]) == 3
+    assert result["interval"][0] <= result["interquartile_mean"] <= result["interval"][1]
+    assert result["difference"]["mean"] > 4 * result["difference"]["standard_error"] > 0
+    raw = [json.loads((tmp_path / "raw" / f"seed-{seed}.json").read_text()) for seed in (1000, 1001, 1002)]
+    returns = [value for one in raw for value in one["returns"]]
+    assert result["mean"] == pytest.approx(sum(returns) / 180)
+    code, out, _ = shell(*arguments, "--paired-with", "myopic")
+    assert code == 0
+    assert "to myopic, paired" in out
+
+
 def test_seeds_reproduce(shell: Shell) -> None:
     arguments = ("evaluate", "myopic", "--env", "interest-evolution", "--episodes", "50", "--users", "50", "--seed")
     assert shell.json(*arguments, "5") == shell.json(*arguments, "5") != shell.json(*arguments, "6")

@@ -52,3 +52,17 @@ def test_without_a_finished_session_the_mean_is_none() -> None:
     env = sw.make("interest-evolution", users=20)
     result = simulate(env.rule("random"), env, 40)
     assert (result.mean, result.standard_error, result.episodes, result.share) == (None, None, 0, None)
+
+
+def test_pairing_shows_a_difference_that_two_means_do_not() -> None:
+    env = sw.make("long-term-satisfaction", users=400, seed=2)
+    sweet, kale = env.rule("sweetest"), env.rule("kalest")
+    paired = sw.evaluate(sweet, env, 400, paired_with=kale)
+    alone = sw.evaluate(kale, env, 400)
+    assert paired.difference is not None
+    assert paired.difference.mean == pytest.approx(paired.mean - alone.mean)
+    apart = math.hypot(paired.standard_error, alone.standard_error)
+    assert paired.difference.standard_error < 0.5 * apart
+    same = sw.evaluate(sweet, env, 400, paired_with=env.rule("sweetest"))
+    assert same.difference is not None
+    assert (same.difference.mean, same.difference.standard_error) == (0, 0)

@@ -208,6 +208,11 @@ def evaluate(
     episodes: Annotated[int, typer.Option(min=2, help="sessions to average")] = 2000,
     users: Users = 1000,
     explore: Annotated[bool, typer.Option(help="act as in training instead of greedily")] = False,
+    paired_with: Annotated[
+        str | None, typer.Option(metavar="NAME-or-RUN", help="a policy to compare with: same users, same noise")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="seeds of the world, from --seed on")] = 1,
+    out: Annotated[Path | None, typer.Option(help="folder for the return of every session, a JSON file a seed")] = None,
     settings: Set = None,
     seed: Seed = 1000,
     threads: Threads = 1,
@@ -215,27 +220,33 @@ def evaluate(
 ) -> None:
     """Mean return of a policy in simulation, its standard error, and its share of the possible gain.
 
-    Example: slatewise evaluate runs/slateq --episodes 2000
+    Example: slatewise evaluate runs/slateq --episodes 2000 --paired-with quality
     """
     _threads(threads)
-    from slatewise.evaluation import evaluate as run
+    from slatewise.evaluation import evaluate_seeds, over_seeds, save_seeds
     from slatewise.naming import find_policy, is_trained
-    from slatewise.runs import read
+    from slatewise.runs import make_world
 
-    if env_name is None:
-        if not is_trained(policy):
-            raise InputError(f"{policy!r} is no run's folder: name the world it acts in with --env")
-        described = read(policy)
-        given = _pairs(settings)
-        from slatewise.environments import make
-
-        env = make(described["world"], users, seed, **(described["world_settings"] | given))
-        agent_settings: dict[str, Any] = {}
-    else:
+    agent_settings: dict[str, Any] = {}
+    if env_name is not None:
         env, agent_settings = _world(env_name, users, seed, settings, policy)
+    elif is_trained(policy):
+        env = make_world(policy, users, seed, **_pairs(settings))
+    else:
+        raise InputError(f"{policy!r} is no run's folder: name the world it acts in with --env")
     chosen = find_policy(policy, env, seed, settings=agent_settings)
-    result = run(chosen, env, episodes, explore, progress=not as_json).to_json()
+    other = find_policy(paired_with, env, seed) if paired_with is not None else None
+    results = evaluate_seeds(chosen, env, episodes, seeds, explore, other, progress=not as_json)
+    if out is not None:
+        save_seeds(out, policy, env, seed, results)
+    result = over_seeds(results, env)
     show(as_json, result, f"{policy} in {env.full_name}", [only(result, *_RETURNS)])
+    if not as_json and "difference" in result:
+        difference = result["difference"]
+        typer.echo(f"{difference['mean']:+.3f} ± {difference['standard_error']:.3f} to {paired_with}, paired")
+    if not as_json and seeds > 1:
+        low, high = result["interval"]
+        typer.echo(f"interquartile mean of {seeds} seeds {result['interquartile_mean']:.2f} ({low:.2f} to {high:.2f})")
     if not as_json and env.references is not None:
         ceiling, best = env.references.ceiling, env.references.best_rule()
         typer.echo(
