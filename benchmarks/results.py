@@ -13,12 +13,12 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 
 
-def save(name: str, claim: str, rows: Sequence[dict[str, Any]]) -> None:
-    """Write the rows of one benchmark and make the docs page anew."""
+def save(name: str, claim: str, rows: Sequence[dict[str, Any]], script: str | None = None) -> None:
+    """Write the rows of one benchmark and make the docs page anew.  script: that made them, if not of this name."""
     about = {
         "benchmark": name,
         "claim": claim,
-        "command": f"python benchmarks/{name}.py",
+        "command": f"python benchmarks/{script or name}.py",
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {p: version(p) for p in ("slatewise", "torch", "numpy")} | {"python": platform.python_version()},
         "machine": f"{processor()}, {os.cpu_count()} cores, one thread used",

@@ -19,7 +19,9 @@ CASES = (
     ("interest-evolution", {}, 2_500_000),
     ("interest-evolution", {}, 6_000_000),
     ("interest-evolution", {"slate_size": 3}, 2_500_000),
+    ("long-term-satisfaction", {"variant": "sweetness"}, 1_000_000),
     ("long-term-satisfaction", {"variant": "sweetness"}, 2_500_000),
+    ("long-term-satisfaction", {"variant": "slides"}, 2_500_000),
 )
 USERS = 256
 

@@ -20,7 +20,8 @@ def judge(path: str | Path, names: list[str], explore: bool = False, baseline: s
     log = Log(path)
     if len(set(names)) != len(names):
         raise InputError(f"policies {', '.join(names)}: name each one once")
-    policies = {name: policy_for(log, name, seed) for name in names}
+    compared = [baseline] if baseline != "logged" and baseline not in names else []
+    policies = {name: policy_for(log, name, seed) for name in [*names, *compared]}
     return off_policy.evaluate(log, policies, explore=explore, baseline=baseline, seed=seed)
 
 

@@ -1,6 +1,7 @@
 """The command line: thin, each verb a call into the library and a table of what came out."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,11 +28,16 @@ app.add_typer(logs_commands.app, name="logs")
 
 def main() -> None:
     """Run the command line; bad input is one line and exit code 2."""
+    warnings.showwarning = _warn
     try:
         app()
     except InputError as error:
         print(f"slatewise: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"slatewise: warning: {message}", file=sys.stderr)
 
 
 @app.command()
@@ -75,7 +81,7 @@ def envs(name: Annotated[str | None, typer.Argument(help="a world to describe")]
     references = {}
     if env.references is not None:
         references = {rule: vars(reference) for rule, reference in env.references.rules.items()}
-        references["ceiling"] = vars(env.references.ceiling)
+        references["ceiling"] = vars(env.references.ceiling) if env.references.ceiling else {"kind": "none"}
     described = {
         "name": env.full_name,
         "about": env.summary_text,
@@ -249,9 +255,10 @@ def evaluate(
         typer.echo(f"interquartile mean of {seeds} seeds {result['interquartile_mean']:.2f} ({low:.2f} to {high:.2f})")
     if not as_json and env.references is not None:
         ceiling, best = env.references.ceiling, env.references.best_rule()
+        known = f"({ceiling.kind}) {ceiling.mean:.2f}" if ceiling else "not known"
         typer.echo(
             f"random {env.references.rules['random'].mean:.2f}, best rule without learning: {best} "
-            f"{env.references.rules[best].mean:.2f}, ceiling ({ceiling.kind}) {ceiling.mean:.2f}"
+            f"{env.references.rules[best].mean:.2f}, ceiling {known}"
         )
 
 
@@ -277,7 +284,9 @@ def ope(
     if as_json:
         print_json(result.to_json())
     else:
-        typer.echo(result.verdict)
+        for name, judged in result.policies.items():
+            if name != result.baseline:
+                typer.echo(f"{judged.verdict}\n")
         rows = [
             {"policy": name, "estimator": estimator, **only(e, "value", "low", "high", "effective_sample_size")}
             for name, table in result.to_json()["policies"].items()
