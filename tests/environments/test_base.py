@@ -355,7 +355,7 @@ def test_reset_begins_new_sessions_of_new_users(world: str) -> None:
         ("long-term-satisfaction", {"variant": "slide"}, "variant='slide'"),
         ("long-term-satisfaction", {"candidates": 2, "slate_size": 3}, "slate_size=3 is more than candidates=2"),
         ("interest-evolution", {"candidates": 0}, "candidates=0"),
-        ("interest-evolution", {"choice": "cascade"}, "choice='cascade'.*'proportional' or 'logit'"),
+        ("interest-evolution", {"choice": "cascade"}, "choice='cascade'.*'logit', 'exponential-cascade'"),
         ("interest-evolution", {"users": 0}, "users=0: at least one"),
         ("interest-evolution", {"horizon": 0}, "horizon=0"),
     ],

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from slatewise.agents.base import Agent, NetworkSettings
 from slatewise.agents.replay import Rollout
-from slatewise.choice import FirstPosition, Logit, Proportional
+from slatewise.choice import Cascade, FirstPosition, Multinomial
 from slatewise.errors import InputError
 from slatewise.interactions import Decision, Interactions, Observation, Response
 from slatewise.networks import TowerRegression
@@ -44,10 +44,12 @@ class SlateQ(Agent):
                 "slateq needs a choice model: pass choice=env.choice; this source has none (env.choice is None) "
                 "because its users choose by what is hidden"
             )
-        if not isinstance(self.choice, Logit | Proportional | FirstPosition):
+        if not isinstance(self.choice, Multinomial | Cascade | FirstPosition):
             raise InputError(
-                f"slateq has no exact slates for the choice model {self.choice.name!r}: "
-                "use logit, proportional or first-position"
+                f"slateq plans for users who take at most one item of a slate, and the choice model "
+                f"{self.choice.name!r} is not one it has slates for: pass logit, proportional, exponential-cascade, "
+                "proportional-cascade or first-position (slatewise.fitting.fit fits one to a log), or take a bandit "
+                "such as linucb, which needs no choice model"
             )
         self.regression = TowerRegression(self.spec, s.hidden, s.embedding, s.learning_rate, self.seed, self.device)
         self.memory = Rollout(s.rollout_steps)
@@ -63,7 +65,7 @@ class SlateQ(Agent):
 
     def epsilon(self) -> float:
         """Return the probability of a uniform slate when exploring, at the present step."""
-        return self._settings.epsilon_at(self.steps)
+        return self._settings.epsilon_at(self.steps, self.explore_floor)
 
     def values(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """Return Q of every candidate [B, C] and of no click [B], in units of reward."""

@@ -45,13 +45,18 @@ class Reference:
 
 @dataclass(frozen=True)
 class References:
-    """Mean returns that give a result its scale: rules without learning (random among them), and the ceiling."""
+    """Mean returns that give a result its scale: rules without learning (random among them), the ceiling if known."""
 
     rules: Mapping[str, Reference]
-    ceiling: Reference
+    ceiling: Reference | None = None
 
-    def share(self, mean: float) -> float:
-        """Return the share of the possible gain, (mean − random) / (ceiling − random); may pass 1."""
+    def share(self, mean: float) -> float | None:
+        """Return the share of the possible gain, (mean − random) / (ceiling − random); None without a ceiling.
+
+        It may pass 1 where the ceiling is a planner's.
+        """
+        if self.ceiling is None:
+            return None
         random = self.rules["random"].mean
         return (mean - random) / (self.ceiling.mean - random)
 
@@ -123,6 +128,14 @@ class Environment(ABC):
         """Rules without learning: functions of the observation and the slate size."""
         return {}
 
+    def chances(self, slate: Tensor) -> Tensor:  # noqa: ARG002 - for worlds that know
+        """Return the probability that each shown item is consumed, then none: float64 [B, K + 1], of a valid slate."""
+        raise InputError(f"{self.name} does not say how its users choose: define `chances` to use choice_probabilities")
+
+    def expectation(self, slate: Tensor) -> Tensor:  # noqa: ARG002
+        """Return the expected reward of the next step, float64 [B], of a valid slate."""
+        raise InputError(f"{self.name} does not know its expected reward: define `expectation` to use expected_reward")
+
     def hidden(self) -> dict[str, Tensor]:
         """Return what the user feels and the agent does not see, by name, [B] each: for pictures of a session."""
         return {}
@@ -184,6 +197,17 @@ class Environment(ABC):
             self._restart(rows)
             self.observation = self._observe()
         return interactions
+
+    def choice_probabilities(self, slate: Tensor) -> Tensor:
+        """Return the true probability that each item of a slate is consumed, then that none is: float64 [B, K + 1].
+
+        Of the present users, what is hidden included.  slate: int64 [B, K], checked as in `step`; nothing changes.
+        """
+        return self.chances(self._checked(slate).slate)
+
+    def expected_reward(self, slate: Tensor) -> Tensor:
+        """Return the true expected reward of showing a slate now, float64 [B]; as `choice_probabilities`."""
+        return self.expectation(self._checked(slate).slate)
 
     def rule(self, name: str, seed: int = 0, explore_floor: float = 0.0) -> Random | Rule:
         """Return a rule of this world, or `random`, as a policy. Raises InputError for an unknown name."""
@@ -269,6 +293,8 @@ def check_observe(world: str, chosen: tuple[str, ...], known: tuple[str, ...]) -
     for key in chosen:
         if key not in known:
             raise unknown_name(f"observe key of {world}", key, known)
+        if chosen.count(key) > 1:
+            raise InputError(f"observe={','.join(chosen)} names {key} twice: name each column once")
 
 
 def response_of(clicked: Tensor, signals: Tensor, reward: Tensor) -> Response:

@@ -10,7 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from slatewise.choice import InnerProduct, Logit, Proportional, choose
+from slatewise.cache import remembered
+from slatewise.choice import ExponentialCascade, InnerProduct, Logit, Proportional, ProportionalCascade, choose
 from slatewise.environments.base import (
     Environment,
     Reference,
@@ -23,6 +24,8 @@ from slatewise.environments.base import (
 )
 from slatewise.interactions import Catalogue, Observation, Response, Spec, SummaryColumn
 from slatewise.noise import Noise
+from slatewise.policies import Rule
+from slatewise.returns import Mean, SessionReturns
 from slatewise.slates import best_slate, top_k
 
 TOPICS = 20
@@ -44,37 +47,48 @@ def topic_quality() -> Tensor:
     return torch.cat([torch.linspace(-3, 0, 14), torch.linspace(0, 3, 6)])
 
 
+CHOICES = {choice.name: choice for choice in (Proportional, Logit, ExponentialCascade, ProportionalCascade)}
+
+
 def _references(
     random: tuple[float, float],
     myopic: tuple[float, float],
     quality: tuple[float, float],
-    planner: tuple[float, float],
+    planner: tuple[float, float] | None = None,
 ) -> References:
     rules = {"random": Reference(*random), "myopic": Reference(*myopic), "quality": Reference(*quality)}
-    return References(rules, Reference(*planner, "planner"))
+    return References(rules, Reference(*planner, "planner") if planner else None)
 
 
-# Mean return ± standard error over 20,000 sessions, by (choice, candidates, slate size), and the planner's λ:
-# the return that a minute of budget is worth.
+# Mean return ± standard error by (choice, candidates, slate size); without a planner's figure there is no ceiling.
+# 20,000 sessions with 10 candidates and multinomial choice, 2,000 with 100, else as many as the errors say.
 REFERENCES = {
     ("proportional", 10, 2): _references((154.13, 0.08), (166.06, 0.18), (280.5, 0.4), (295.0, 0.4)),
     ("logit", 10, 2): _references((152.69, 0.08), (165.07, 0.19), (289.0, 0.3), (295.7, 0.3)),
     ("proportional", 10, 3): _references((160.52, 0.08), (167.98, 0.16), (264.1, 0.3), (279.9, 0.3)),
     ("logit", 10, 3): _references((159.40, 0.08), (167.07, 0.16), (267.3, 0.2), (274.6, 0.2)),
     ("proportional", 50, 2): _references((154.1, 0.2), (189.6, 1.4), (412.9, 4.2), (496.6, 4.4)),
+    ("proportional", 20, 3): _references((160.5, 0.3), (172.2, 0.7), (355.8, 1.9), (379.7, 2.0)),
+    ("exponential-cascade", 10, 3): _references((92.1, 0.2), (116.0, 0.2), (122.9, 0.3)),
+    ("proportional", 100, 10): _references((169.7, 0.3), (183.1, 1.3), (524.0, 5.0)),
+    ("logit", 100, 10): _references((169.0, 0.3), (183.6, 1.3), (591.0, 2.0)),
 }
+# The planner's λ, the return that a minute of budget is worth, where it is known; else it is iterated and cached.
 PLANNER_WORTH = {
     ("proportional", 10, 2): 1.48,
     ("logit", 10, 2): 1.48,
     ("proportional", 10, 3): 1.40,
     ("logit", 10, 3): 1.37,
 }
+FIRST_WORTH, WORTH_ROUNDS, WORTH_SESSIONS = 0.8, 6, 2000  # how λ is iterated
 
 
 class Settings(WorldSettings):
     """Settings of interest evolution."""
 
-    choice: Literal["proportional", "logit"] = Field("proportional", description="how users choose from a slate")
+    choice: Literal["proportional", "logit", "exponential-cascade", "proportional-cascade"] = Field(
+        "proportional", description="how users choose from a slate"
+    )
     reward: Literal["watch", "clicks"] = Field("watch", description="what is counted as reward")
     summary: bool = Field(True, description="show running totals of the session's responses")
     horizon: int | None = Field(None, ge=1, description="truncate sessions after so many steps")
@@ -93,9 +107,7 @@ class InterestEvolution(Environment):
         """Take the settings."""
         self._settings = s = cast(Settings, settings)
         check_observe(self.name, s.observe, ("budget", "quality"))
-        affinity = InnerProduct(TOPICS)
-        self.users_choice = Logit(affinity) if s.choice == "logit" else Proportional(affinity)
-        self.choice = self.users_choice
+        self.choice = self.users_choice = CHOICES[s.choice](InnerProduct(TOPICS))
         self.horizon = s.horizon
         self.catalogue = Catalogue.of(torch.eye(TOPICS), [f"topic_{j}" for j in range(TOPICS)]).to(self.device)
         self._topic_quality = topic_quality().to(self.device)
@@ -186,37 +198,81 @@ class InterestEvolution(Environment):
         moved = torch.where(clicked, (interest + step * direction).clamp(-1, 1), interest)
         self.state["interests"].scatter_(1, topic, moved.unsqueeze(1))
 
+    def chances(self, slate: Tensor) -> Tensor:
+        """Return the probability that each shown item is watched, then none, float64 [B, K + 1]."""
+        affinity = self.state["interests"].gather(1, self.candidates["topic"].gather(1, slate)).double()
+        return self.users_choice.probabilities(affinity, torch.ones_like(slate, dtype=torch.bool))
+
+    def expectation(self, slate: Tensor) -> Tensor:
+        """Return P(click) times the minutes of a watch, or P(click) where clicks are the reward, float64 [B]."""
+        clicked = 1 - self.chances(slate)[:, -1]
+        return clicked * self.state["budget"].double().clamp(max=LENGTH) if self._pays_minutes else clicked
+
+    @property
+    def _pays_minutes(self) -> bool:
+        return self._settings.reward == "watch"
+
     @property
     def rules(self) -> dict[str, SlateRule]:
         """`myopic`: highest immediate expected watch time; `quality`: best topics; `planner`: the ceiling's policy."""
         quality = self._topic_quality
-
-        def myopic(observation: Observation, k: int) -> Tensor:
-            scores = self.users_choice.scores(observation)
-            return best_slate(
-                self.users_choice, scores, torch.ones_like(scores), torch.zeros_like(scores[:, 0]), observation.mask, k
-            )[0]
-
-        rules: dict[str, SlateRule] = {
-            "myopic": myopic,
+        return {
+            "myopic": lambda o, k: self._best(o, k, torch.ones_like(o.item_ids, dtype=torch.float32), 0.0),
             "quality": lambda o, k: top_k(quality[o.item_ids.clamp(min=0)], o.mask, k),
+            "planner": lambda o, k: self.plan(o, k, self.planner_worth()),
         }
-        worth = PLANNER_WORTH.get((self._settings.choice, self._settings.candidates, self._settings.slate_size))
-        if worth is not None and self._settings.reward == "watch":
 
-            def planner(observation: Observation, k: int) -> Tensor:
-                minutes = LENGTH * (REFILL * quality[observation.item_ids.clamp(min=0)] - 1)
-                nothing = torch.full_like(minutes[:, 0], -NO_CLICK_COST * worth)
-                scores = self.users_choice.scores(observation)
-                return best_slate(self.users_choice, scores, LENGTH + worth * minutes, nothing, observation.mask, k)[0]
+    def _best(self, observation: Observation, k: int, values: Tensor, nothing: float) -> Tensor:
+        scores = self.users_choice.scores(observation)
+        return best_slate(
+            self.users_choice, scores, values, torch.full_like(scores[:, 0], nothing), observation.mask, k
+        )[0]
 
-            rules["planner"] = planner
-        return rules
+    def plan(self, observation: Observation, k: int, worth: float) -> Tensor:
+        """Return the slate of highest E[reward] + worth · E[change of budget], the drift of interests ignored.
+
+        worth: λ, the return that a minute of budget is worth.
+        """
+        topic = observation.item_ids.clamp(min=0)
+        minutes = LENGTH * (REFILL * self._topic_quality[topic] - 1)
+        reward = LENGTH if self._pays_minutes else 1.0
+        return self._best(observation, k, reward + worth * minutes, -NO_CLICK_COST * worth)
+
+    def planner_worth(self) -> float:
+        """Return the planner's λ = return / 200 at its fixed point: known, else iterated the first time and cached."""
+        s = self._settings
+        key = (s.choice, s.candidates, s.slate_size)
+        if self._is_standard and key in PLANNER_WORTH:
+            return PLANNER_WORTH[key]
+        named = ("choice", "candidates", "slate_size", "resample", "reward", "horizon")
+        settings = {name: getattr(s, name) for name in named}
+        described = " ".join([self.full_name, *(f"{name}={value}" for name, value in settings.items())])
+        return remembered("planner", described, lambda: iterated_worth(settings))
+
+    @property
+    def _is_standard(self) -> bool:
+        """Whether sessions are those of the reference figures, whatever is observed."""
+        s = self._settings
+        return s.reward == "watch" and s.resample == "step" and s.horizon is None
 
     @property
     def references(self) -> References | None:
         """Known returns for these settings, or None."""
         s = self._settings
-        if s.reward != "watch" or s.resample != "step" or s.horizon is not None or "quality" in s.observe:
+        if not self._is_standard or "quality" in s.observe:
             return None
         return REFERENCES.get((s.choice, s.candidates, s.slate_size))
+
+
+def iterated_worth(settings: dict[str, Any]) -> float:
+    """Return λ after `WORTH_ROUNDS` rounds, each the planner's mean return over `WORTH_SESSIONS` users, / 200."""
+    worth = FIRST_WORTH
+    env = InterestEvolution(WORTH_SESSIONS, summary=False, **settings)
+    for _ in range(WORTH_ROUNDS):
+        env.reset(0)
+        policy = Rule("planner", lambda o, k, worth=worth: env.plan(o, k, worth), env.spec.slate_size)
+        sessions = SessionReturns(env.users)
+        while sessions.complete() < 1:
+            sessions.add(env.step(policy.act(env.observation)))
+        worth = Mean.of(sessions.first(1)[0]).mean / BUDGET
+    return worth

@@ -52,6 +52,25 @@ VARIANTS = {
     "sweetness": Variant(0.7, 0.9, 1e-5, (5.0, 0.0), (0.0, 0.0), 10, 20, 1, start=1.0, parity=True, clock=True),
 }
 
+
+def expected_engagement(variant: Variant, exposure: Tensor, x: Tensor) -> Tensor:
+    """Return E[engagement] = exp(location + scale² / 2), the mean of a lognormal; any shapes that broadcast."""
+    satisfaction = torch.sigmoid(variant.sensitivity * exposure)
+    location = (x * variant.chocolate[0] + (1 - x) * variant.kale[0]) * satisfaction
+    scale = x * variant.chocolate[1] + (1 - x) * variant.kale[1]
+    return (location + scale**2 / 2).exp()
+
+
+def next_exposure(variant: Variant, exposure: Tensor, x: Tensor) -> Tensor:
+    """Return the mean of the next net positive exposure; its standard deviation is that of the innovation."""
+    return variant.memory_discount * exposure - 2 * (x - 0.5)
+
+
+def rise_probability(variant: Variant, exposure: Tensor, x: Tensor) -> Tensor:
+    """Return the probability that satisfaction rises, which it does when exposure does."""
+    return torch.special.ndtr((next_exposure(variant, exposure, x) - exposure) / variant.innovation_stddev)
+
+
 # Mean return ± standard error over 20,000 sessions; the ceiling by dynamic programming with the true model.
 REFERENCES = {
     ("recsim", 10): References(
@@ -116,7 +135,7 @@ class LongTermSatisfaction(Environment):
         """Take the settings."""
         self._settings = cast(Settings, settings)
         self.variant = VARIANTS[self._settings.variant]
-        self.choice = FirstPosition()
+        self.choice = self.users_choice = FirstPosition()
         check_observe(self.name, self._settings.observe, ("budget", "satisfaction"))
         clock = ("step",) if self.variant.clock else ()
         self.spec = Spec(
@@ -183,9 +202,7 @@ class LongTermSatisfaction(Environment):
         location = (x * variant.chocolate[0] + (1 - x) * variant.kale[0]) * before
         scale = x * variant.chocolate[1] + (1 - x) * variant.kale[1]
         engagement = (location + scale * normals[:, 0]).exp()
-        state["exposure"] = (
-            variant.memory_discount * state["exposure"] - 2 * (x - 0.5) + variant.innovation_stddev * normals[:, 1]
-        )
+        state["exposure"] = next_exposure(variant, state["exposure"], x) + variant.innovation_stddev * normals[:, 1]
         state["budget"] = state["budget"] - 1
         state["last_x"], state["last_engagement"] = x, engagement
         rose = (self.satisfaction() > before).float()
@@ -195,6 +212,17 @@ class LongTermSatisfaction(Environment):
         clicked[:, 0] = True
         earned = 0 if self._settings.reward == "engagement" else 1
         return response_of(clicked, signals, signals[:, :, earned].double()), state["budget"] <= 0
+
+    def chances(self, slate: Tensor) -> Tensor:
+        """Return 1 for the first slot, float64 [B, K + 1]."""
+        scores = torch.zeros(slate.shape, dtype=torch.float64, device=slate.device)
+        return self.users_choice.probabilities(scores, torch.ones_like(slate, dtype=torch.bool))
+
+    def expectation(self, slate: Tensor) -> Tensor:
+        """Return the expected engagement of the first item, or the probability that satisfaction rises, float64 [B]."""
+        x = self.candidates["x"].gather(1, slate[:, :1]).squeeze(1).double()
+        expected = expected_engagement if self._settings.reward == "engagement" else rise_probability
+        return expected(self.variant, self.state["exposure"].double(), x)
 
     @property
     def rules(self) -> dict[str, SlateRule]:
