@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from slatewise import logs as logs
     from slatewise import off_policy as off_policy
+    from slatewise import testing as testing
     from slatewise.agents import load as load
     from slatewise.agents import make_agent as make_agent
     from slatewise.agents.base import Agent as Agent
@@ -68,7 +69,7 @@ _HOMES = {
     "make_agent": "agents",
     "train": "training",
 }
-_MODULES = ("logs", "off_policy")
+_MODULES = ("logs", "off_policy", "testing")
 
 __all__ = [
     "Agent",
@@ -97,6 +98,7 @@ __all__ = [
     "make",
     "make_agent",
     "off_policy",
+    "testing",
     "train",
 ]
 

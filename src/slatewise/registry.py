@@ -43,7 +43,7 @@ def load_class(path: str, base: type[T], kind: str) -> type[T]:
             "name a subclass of it"
         )
     if isabstract(found):
-        missing = ", ".join(sorted(found.__abstractmethods__))
+        missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
         raise InputError(f"{kind} {path!r} does not define {missing}: write them, docs say what each returns")
     return found
 

@@ -30,7 +30,7 @@ def agent_class(name: str) -> type[Agent]:
     Raises InputError for an unknown name, with the nearest known one, or a class that is not there or no agent.
     """
     if is_path(name):
-        return load_class(name, cast(type[Agent], Agent), "agent")
+        return load_class(name, Agent, "agent")
     if name not in AGENTS:
         raise unknown_name("agent", name, AGENTS)
     module, cls = AGENTS[name].split(":")

@@ -45,11 +45,11 @@ class NetworkSettings(AgentSettings):
     hidden: int = Field(128, ge=1, description="width of the hidden layers")
     embedding: int = Field(64, ge=1, description="size of the user and item embeddings")
 
-    def epsilon_at(self, steps: int) -> float:
-        """Return the probability of a uniform slate after so many user-steps, the floor included."""
+    def epsilon_at(self, steps: int, floor: float) -> float:
+        """Return the probability of a uniform slate after so many user-steps, the agent's `explore_floor` included."""
         fallen = min(1.0, steps / (self.epsilon_fraction * self.planned_steps))
         epsilon = self.epsilon_start + fallen * (self.epsilon_end - self.epsilon_start)
-        return 1 - (1 - epsilon) * (1 - self.explore_floor)
+        return 1 - (1 - epsilon) * (1 - floor)
 
     def rate_at(self, steps: int) -> float:
         """Return the share of the learning rate that is left after so many user-steps."""

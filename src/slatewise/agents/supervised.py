@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from slatewise.agents.base import Agent, NetworkSettings
@@ -39,7 +40,7 @@ class Supervised(Agent):
 
     def epsilon(self) -> float:
         """Return the probability of a uniform slate when exploring, at the present step."""
-        return self._settings.epsilon_at(self.steps)
+        return self._settings.epsilon_at(self.steps, self.explore_floor)
 
     def scores(self, observation: Observation) -> Tensor:
         """Return the predicted immediate reward of every candidate, [B, C]."""
@@ -62,10 +63,11 @@ class Supervised(Agent):
         rollout = self.memory.take()
         slate, response = rollout.decision.slate, rollout.response
         self.regression.network.learn_scale(rollout.observation)
-        known = ((slate >= 0) & response.reward_known.unsqueeze(1)).float()
+        known = (slate >= 0) & response.reward_known.unsqueeze(1)
+        reward = torch.where(known, response.reward, 0.0)  # what is not known may be NaN
         rate = s.rate_at(self.steps)
         loss = self.regression.fit(
-            rollout.observation, slate, response.reward, known, s.epochs, s.minibatches, rate, self.generator
+            rollout.observation, slate, reward, known.float(), s.epochs, s.minibatches, rate, self.generator
         )
         self.updates += 1
         return {"loss": loss, "epsilon": self.epsilon(), "learning_rate": rate * s.learning_rate}

@@ -27,7 +27,7 @@ def world(name: str) -> type[Environment]:
     Raises InputError for an unknown name, with the nearest known one, or a class that is not there or no world.
     """
     if is_path(name):
-        return load_class(name, cast(type[Environment], Environment), "environment")
+        return load_class(name, Environment, "environment")
     versions = [full for full in WORLDS if full == name or re.sub(r"-v\d+$", "", full) == name]
     if not versions:
         raise unknown_name("environment", name, names())
