@@ -19,6 +19,7 @@ from numpy_line import steps_per_cpu_second as numpy_rate
 from results import HERE, save, table
 
 import slatewise as sw
+from slatewise.allocation import keep_freed_memory
 from slatewise.evaluation import simulate
 from slatewise.slates import uniform_slate
 
@@ -133,6 +134,7 @@ def main() -> None:
     parser.add_argument("--recsim", metavar="PYTHON", help="a Python that has RecSim 0.2.4")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     rows = rates(arguments.recsim)
     print("\n".join(table(rows)))
     recsim = "0.2.4, measured in the same run" if arguments.recsim else "not measured in this run"

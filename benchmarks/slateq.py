@@ -7,6 +7,7 @@ import torch
 from results import save, table
 
 import slatewise as sw
+from slatewise.allocation import keep_freed_memory
 
 CLAIM = (
     "Greedy return of SlateQ with its default settings, over 2,000 sessions of new users, beside random, the best rule "
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=2000)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     rows = []
     for name, settings, steps in CASES:
         seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)

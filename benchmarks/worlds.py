@@ -7,6 +7,7 @@ import torch
 from results import save, table
 
 import slatewise as sw
+from slatewise.allocation import keep_freed_memory
 from slatewise.environments.interest_evolution import REFERENCES as EVOLUTION
 from slatewise.environments.long_term_satisfaction import REFERENCES as SATISFACTION
 
@@ -22,6 +23,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     worlds = [("long-term-satisfaction", {"variant": v, "candidates": c}) for v, c in SATISFACTION]
     worlds += [("interest-evolution", {"choice": ch, "candidates": c, "slate_size": k}) for ch, c, k in EVOLUTION]
     rows = []

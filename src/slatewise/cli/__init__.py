@@ -306,7 +306,10 @@ _RETURNS = ("mean", "standard_error", "episodes", "mean_length", "share")
 def _threads(threads: int) -> None:
     import torch
 
+    from slatewise.allocation import keep_freed_memory
+
     torch.set_num_threads(threads)
+    keep_freed_memory()
 
 
 def _world(name: str, users: int, seed: int, given: Sequence[str] | None, policy: str) -> tuple[Any, dict[str, Any]]:
