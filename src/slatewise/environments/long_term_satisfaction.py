@@ -67,7 +67,7 @@ def next_exposure(variant: Variant, exposure: Tensor, x: Tensor) -> Tensor:
 
 
 def rise_probability(variant: Variant, exposure: Tensor, x: Tensor) -> Tensor:
-    """Return the probability that satisfaction rises, which it does when exposure does."""
+    """Return the probability that satisfaction rises, which it does when exposure does; rounding left aside."""
     return torch.special.ndtr((next_exposure(variant, exposure, x) - exposure) / variant.innovation_stddev)
 
 
