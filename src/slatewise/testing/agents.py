@@ -12,18 +12,18 @@ from slatewise.testing.base import ask, make_name
 from slatewise.testing.problems import MakeAgent, MakeWorld, Problem, small_world
 
 PROMISES: dict[str, Callable[[Problem], str | None]] = {
+    "decisions are valid": deciding.valid,
     "observe counts steps, update returns metrics": learning.learns,
     "the process-wide generators are left alone": deciding.process_generators,
     "nobody writes on an observation": deciding.untouched,
-    "decisions are valid": deciding.valid,
-    "masked candidates are never shown, and missing ones leave holes": deciding.masks,
     "without exploration one slate is certain": deciding.greedy,
+    "a batch is decided as its rows one by one": deciding.batches,
+    "the order of candidates does not matter": deciding.order,
     "propensities over all slates sum to 1": deciding.propensities,
     "slates are shown as often as their propensities say": deciding.frequencies,
     "importance weights of a random log average 1": deciding.weights,
+    "masked candidates are never shown, and missing ones leave holes": deciding.masks,
     "every slate has the probability that explore_floor grants": deciding.floor,
-    "a batch is decided as its rows one by one": deciding.batches,
-    "the order of candidates does not matter": deciding.order,
     "a seed fixes every bit, whatever else draws": learning.seed,
     "saving and loading changes nothing": learning.saving,
     "rewards that are not known are left out or refused": learning.missing,

@@ -128,6 +128,7 @@ def process_generators_restored() -> Generator[None]:
 @contextmanager
 def generators_watched(doing: str, remedy: str) -> Generator[None]:
     """Find whoever draws from, or seeds, a process-wide generator of torch, NumPy or Python."""
+    disturb(2**31 - 1)  # so that seeding with a number that somebody used before is seen
     before = _process_generators()
     yield
     for name, state in _process_generators().items():

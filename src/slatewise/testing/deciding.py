@@ -29,7 +29,7 @@ def process_generators(problem: Problem) -> None:
 def untouched(problem: Problem) -> None:
     """Ask that nobody writes on an observation."""
     observation = problem.world().observation
-    for name, agent in problem.agents.items():
+    for name, agent in problem.agents():
         copies = copies_of(observation)
         for explore in (True, False):
             decision = agent.act(observation, explore)
@@ -39,10 +39,10 @@ def untouched(problem: Problem) -> None:
 
 
 def valid(problem: Problem) -> None:
-    """Ask for valid decisions: full slates of distinct candidates with propensities in (0, 1]."""
-    for name, agent in problem.agents.items():
-        for explore in (True, False):
-            _valid(name, agent.act(problem.env.observation, explore), problem.env.observation)
+    """Ask a new agent for valid decisions: full slates of distinct candidates with propensities in (0, 1]."""
+    agent = problem.fresh()
+    for explore in (True, False):
+        _valid("a new agent", agent.act(problem.env.observation, explore), problem.env.observation)
 
 
 def _valid(name: str, decision: Decision, observation: Observation) -> None:
@@ -62,7 +62,7 @@ def _valid(name: str, decision: Decision, observation: Observation) -> None:
 
 def propensities(problem: Problem) -> None:
     """Ask for propensities of all slates that are probabilities, and conditionals on the slots before."""
-    for name, agent in problem.agents.items():
+    for name, agent in problem.agents():
         for explore in (True, False):
             for row in range(3):
                 _distribution(f"{name}, explore={explore}", agent, problem, row, explore)
@@ -97,7 +97,7 @@ def _distribution(name: str, agent: Agent, problem: Problem, row: int, explore: 
 
 def frequencies(problem: Problem) -> None:
     """Ask that slates are shown as often as their propensities say, and that decisions carry the same ones."""
-    for name, agent in problem.agents.items():
+    for name, agent in problem.agents():
         for row in range(2):
             _frequencies(name, agent, problem, row)
 
@@ -129,7 +129,7 @@ def _frequencies(name: str, agent: Agent, problem: Problem, row: int) -> None:
 def greedy(problem: Problem) -> None:
     """Ask that without exploration there is one slate, shown with certainty."""
     observation = problem.env.observation
-    for name, agent in problem.agents.items():
+    for name, agent in problem.agents():
         first, second = agent.act(observation, explore=False), agent.act(observation, explore=False)
         if found := difference(first, second):
             raise Broken(f"{name} decides one thing and then another: {found}", "Draw nothing where explore=False.")
@@ -197,7 +197,7 @@ def masks(problem: Problem) -> None:
     some, few = observation.item_ids.clone(), observation.item_ids.clone()
     some[:, :first] = -1
     few[:, 1:] = -1
-    for name, agent in problem.agents.items():
+    for name, agent in problem.agents():
         for ids in (some, few):
             shown = replace(observation, item_ids=ids)
             for explore in (True, False):
@@ -260,7 +260,7 @@ def weights(problem: Problem) -> None:
     """Ask that importance weights of a random log average 1, within 4.5 standard errors."""
     env = problem.world(LOGGED, 12)
     logged = env.rule("random", seed=5).act(env.observation)
-    for name, agent in problem.agents.items():
+    for name, agent in problem.agents():
         for explore in (True, False):
             chosen = agent.propensity(env.observation, logged.slate, explore)
             mean = Mean.of(_prod(chosen) / _prod(logged.propensity))

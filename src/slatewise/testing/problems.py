@@ -1,6 +1,6 @@
 """A problem small enough to enumerate, and an agent that has learned on it: what the checks of agents look at."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import permutations
@@ -80,10 +80,10 @@ class Problem:
         """An agent that has learned; checks leave it as it is but for its generator."""
         return self.trained()[0]
 
-    @cached_property
-    def agents(self) -> dict[str, Agent]:
-        """An agent that has learned nothing yet, and one that has."""
-        return {"a new agent": self.fresh(), "a trained agent": self.agent}
+    def agents(self) -> Iterator[tuple[str, Agent]]:
+        """Yield an agent that has learned nothing yet, and one that has, and what they are."""
+        yield "a new agent", self.fresh()
+        yield "a trained agent", self.agent
 
     @cached_property
     def slates(self) -> Tensor:
@@ -104,7 +104,11 @@ class Problem:
 def learn(agent: Agent, env: Environment, between: Callable[[int], object] = lambda _: None, step: int = 0) -> bool:
     """Take one step of the training loop; return whether the agent's update did something."""
     between(step)
-    agent.observe(env.step(agent.act(env.observation)))
+    try:
+        interactions = env.step(agent.act(env.observation))
+    except InputError as error:
+        raise Broken(f"the world refuses a slate ({error})", "Show distinct candidates of observation.mask.") from None
+    agent.observe(interactions)
     between(step)
     return agent.update() is not None
 

@@ -1,5 +1,6 @@
 """What a world promises of its users: each for itself, choosing as it says; its rules and references."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -105,11 +106,9 @@ def oracle(case: Case) -> str | None:
     for _ in range(12):
         slate = policy.act(env.observation).slate
         before = env.snapshot()
-        try:
-            chances.append(env.choice_probabilities(slate))
-            expected.append(env.expected_reward(slate))
-        except InputError:
-            pass
+        for told, tell in ((chances, env.choice_probabilities), (expected, env.expected_reward)):
+            with suppress(InputError):  # a world that does not say
+                told.append(tell(slate))
         if found := difference(before, env.snapshot()):
             raise Broken(f"asking what will happen changes the world: {found}", "Compute it without drawing.")
         response = env.step(slate).response

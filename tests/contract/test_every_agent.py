@@ -1,0 +1,40 @@
+"""Every agent keeps every promise, on problems of several kinds. A new agent is covered by being in the table."""
+
+from typing import Any
+
+import pytest
+
+import slatewise as sw
+from slatewise.agents import AGENTS, agent_class
+from slatewise.testing import check_agent
+
+PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "items and catalogue": ("interest-evolution", {"candidates": 4, "slate_size": 2, "observe": "quality"}),
+    "history, slates of three": (
+        "interest-evolution",
+        {"candidates": 4, "slate_size": 3, "history": 2, "choice": "logit", "summary": False},
+    ),
+    "no catalogue, one slot": ("long-term-satisfaction", {"candidates": 5, "slate_size": 1, "horizon": 9}),
+}
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_agent_keeps_its_promises(name: str, problem: str) -> None:
+    world, settings = PROBLEMS[problem]
+    answers = check_agent(agent_class(name), lambda users, seed: sw.make(world, users=users, seed=seed, **settings))
+    assert set(answers.values()) == {"kept"}
+
+
+def test_settings_are_given_by_a_function() -> None:
+    def cautious(spec: sw.Spec, choice: Any, seed: int) -> sw.Agent:
+        return sw.Supervised(spec, choice, seed, explore_floor=0.2, rollout_steps=4)
+
+    assert set(check_agent(cautious).values()) == {"kept"}
+
+
+def test_a_world_with_too_many_slates_is_refused() -> None:
+    with pytest.raises(sw.InputError, match="the world has 9900 ordered slates: give one with 2 to 3000"):
+        check_agent(
+            sw.LinUCB, lambda users, seed: sw.make("interest-evolution", users=users, seed=seed, candidates=100)
+        )
