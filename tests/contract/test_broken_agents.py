@@ -146,7 +146,7 @@ class PutsItAllInTheLastSlot(MyAgent):
         return whole.sqrt().unsqueeze(1).expand(-1, 2).clone()
 
 
-@breaks("slates are shown as often", r"a new agent shows user 0 the slate .* in .*% of 6,000 draws, its propensity is")
+@breaks("slates are shown as often", r"a new agent shows user 0 the slate .* in .*% of 4,000 draws, its propensity is")
 class ExploresMoreThanItSays(MyAgent):
     def act(self, observation: Observation, explore: bool = True) -> Decision:
         decision = super().act(observation, explore)
@@ -166,7 +166,7 @@ class LogsAnotherPropensity(MyAgent):
         )
 
 
-@breaks("slates are shown as often", r"shows user 0 the slate .* in .*% of 6,000 draws")
+@breaks("slates are shown as often", r"shows user 0 the slate .* in .*% of 4,000 draws")
 class OneCoinForTheWholeBatch(MyAgent):
     def act(self, observation: Observation, explore: bool = True) -> Decision:
         greedy = self.greedy(observation, explore)

@@ -13,8 +13,8 @@ from slatewise.returns import Mean
 from slatewise.testing.base import Broken, copies_of, difference, generators_watched, tensors_of, too_far
 from slatewise.testing.problems import Problem, repeated
 
-DRAWS = 6000  # slates drawn to count them
-LOGGED = 3000  # random slates of a log
+DRAWS = 4000  # slates drawn to count them
+LOGGED = 2000  # random slates of a log
 ROUNDING = 1e-6
 TIES = 0.05  # share of rows in which an agent may be indifferent between candidates
 
