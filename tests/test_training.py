@@ -44,8 +44,8 @@ def test_an_interrupted_run_resumes_to_the_bit(name: str, tmp_path: Path) -> Non
     assert steps // 2 <= first.steps < steps
     assert sw.load(tmp_path / "run").steps == first.steps  # usable at once
 
-    agent, env = start(name, seed=7)  # whatever the new process begins with is replaced
     agent, env = start(name)
+    env.step(env.rule("random").act(env.observation))  # wherever the new process stands is replaced
     second = sw.train(agent, env, steps, tmp_path / "run", resume=True, progress=False)
     assert not second.interrupted
     assert second.steps == whole.steps
@@ -93,6 +93,11 @@ def test_resuming_something_else_is_refused(tmp_path: Path) -> None:
         sw.train(*start("slateq"), 500, tmp_path / "run", resume=True, progress=False)
     with pytest.raises(sw.InputError, match=r"planned for 500 steps.*--steps 500"):
         sw.train(*start("linucb"), 900, tmp_path / "run", resume=True, progress=False)
+    with pytest.raises(sw.InputError, match=r"was begun with world_seed=0, not 7"):
+        sw.train(*start("linucb", seed=7), 500, tmp_path / "run", resume=True, progress=False)
+    env = sw.make("interest-evolution", users=64, seed=0)
+    with pytest.raises(sw.InputError, match=r"was begun with alpha=1\.0, not 0\.5: resume with the settings"):
+        sw.train(sw.LinUCB(env.spec, alpha=0.5), env, 500, tmp_path / "run", resume=True, progress=False)
     with pytest.raises(sw.InputError, match=r"nowhere is not a run: run\.json is missing"):
         sw.train(*start("linucb"), 900, tmp_path / "nowhere", resume=True, progress=False)
 

@@ -108,6 +108,7 @@ class _Loop:
                 f"{self.run.folder} was planned for {described['steps']} steps, and its schedules end there: "
                 f"resume with --steps {described['steps']}, or begin another run"
             )
+        _check_same(str(self.run.folder), described, mine)
         folder, progress, snapshot = self.run.latest()
         loaded = type(self.agent).load(folder, self.agent.device)
         self.agent.load_tensors(loaded.tensors())
@@ -178,6 +179,20 @@ class _Loop:
 def _note(line: Metrics) -> str:
     mean = "" if line["return"] is None else f"return {line['return']:.1f}  "
     return f"{mean}{line['steps_per_second']:,} steps/s"
+
+
+def _check_same(run: str, described: Metrics, mine: Metrics) -> None:
+    """Raise InputError for a setting, number of users or seed that is not the run's."""
+    had = {**described["world_settings"], **described["agent_settings"]}
+    have = {**mine["world_settings"], **mine["agent_settings"]}
+    for key in ("users", "world_seed", "agent_seed"):
+        had[key], have[key] = described[key], mine[key]
+    for key, value in have.items():
+        if had.get(key) != value:
+            raise InputError(
+                f"{run} was begun with {key}={had.get(key)}, not {value}: resume with the settings, users and seed "
+                "that it was begun with, or begin another run"
+            )
 
 
 @contextmanager
