@@ -4,6 +4,7 @@ import ast
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from slatewise.agents import agent_class
 from slatewise.environments import world
 from slatewise.registry import is_path, load_class, registered_name
 from slatewise.runs import make_world
-from slatewise.testing import agents, check_agent, check_environment, environments
+from slatewise.slates import greedy_propensity
+from slatewise.testing import ContractError, agents, check_agent, check_environment, environments
 
 ROOT = Path(__file__).parents[1]
 WORLD, AGENT = "examples.own_world:MyWorld", "examples.own_agent:MyAgent"
@@ -57,6 +59,33 @@ def test_their_pages_show_them_whole(name: str) -> None:
 def test_their_pages_list_every_promise(page: str, promises: Any) -> None:
     listed = [line[2:] for line in (ROOT / "docs" / page).read_text().splitlines() if line.startswith("- ")]
     assert listed == list(promises.PROMISES)
+
+
+def said(error: pytest.ExceptionInfo[ContractError]) -> str:
+    return str(error.value).replace("Broken", "")
+
+
+def quoted(page: str) -> str:
+    lines = (ROOT / "docs" / page).read_text().splitlines()
+    return " ".join(line[2:] for line in lines if line.startswith("> "))
+
+
+def test_the_pages_quote_what_is_said() -> None:
+    class BrokenMyWorld(world(WORLD)):
+        def observe(self) -> sw.Observation:
+            return replace(super().observe(), user=self.state["taste"])
+
+    class BrokenMyAgent(agent_class(AGENT)):
+        def propensity(self, observation: sw.Observation, slate: torch.Tensor, explore: bool = True) -> torch.Tensor:
+            greedy = greedy_propensity(self.greedy(observation, explore), slate)
+            return greedy * torch.tensor([1 - self.epsilon() if explore else 1.0, 1.0]).double()
+
+    with pytest.raises(ContractError) as error:
+        check_environment(BrokenMyWorld)
+    assert said(error) == quoted("own-world.md")
+    with pytest.raises(ContractError) as error:
+        check_agent(BrokenMyAgent)
+    assert said(error) == quoted("own-agent.md")
 
 
 def lines_of_code(path: Path) -> int:
