@@ -17,8 +17,8 @@ ROOMS = [
     ["checks"],
     ["interactions"],
     [
-        "choice", "history", "returns", "linear", "noise", "settings", "progress", "output", "estimators", "networks", "aggregates",
-        "registry", "cache",
+        "choice", "history", "returns", "linear", "noise", "settings", "progress", "output", "estimators", "networks",
+        "aggregates", "registry", "cache",
     ],
     ["slates", "fitting"],
     ["policies"],

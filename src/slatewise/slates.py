@@ -197,10 +197,14 @@ def _insert(ascending: list[Tensor], new: Tensor) -> list[Tensor]:
 
 
 def uniform_propensity(mask: Tensor, slate: Tensor) -> Tensor:
-    """Return 1 / (candidates left) for every slot of a uniform ordered slate."""
+    """Return 1 / (candidates left) for every slot of a uniform ordered slate, and 1 for a hole when none are left.
+
+    What is never shown has 0: a masked candidate, or a hole while there are candidates.
+    """
     taken = torch.arange(slate.shape[1], device=slate.device)
-    left = (mask.sum(1, keepdim=True) - taken).clamp(min=1).double()
-    return torch.where(slate >= 0, 1.0 / left, 1.0)
+    left = mask.sum(1, keepdim=True) - taken
+    shown = mask.gather(1, slate.clamp(min=0)) / left.clamp(min=1).double()
+    return torch.where(slate >= 0, shown, (left <= 0).double())
 
 
 def greedy_propensity(greedy: Tensor, slate: Tensor) -> Tensor:

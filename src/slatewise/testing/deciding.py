@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from slatewise.agents.base import Agent
+from slatewise.checks import check_slate
 from slatewise.errors import InputError
 from slatewise.interactions import Decision, Observation
 from slatewise.returns import Mean
@@ -46,10 +47,11 @@ def valid(problem: Problem) -> None:
 
 
 def _valid(name: str, decision: Decision, observation: Observation) -> None:
+    remedy = "Show distinct candidates of observation.mask, −1 where too few."
     try:
-        decision.validate(observation)
+        check_slate(decision.slate, observation.item_ids, "decision.slate")
     except InputError as error:
-        raise Broken(f"{name}: {error}", "Show distinct candidates of observation.mask, −1 where too few.") from None
+        raise Broken(f"{name}: {error}", remedy) from None
     fill = observation.mask.sum(1).clamp(max=decision.slate.shape[1])
     short = (decision.slate >= 0).sum(1) != fill
     if bool(short.any()):
@@ -58,6 +60,10 @@ def _valid(name: str, decision: Decision, observation: Observation) -> None:
             f"{name} shows {decision.slate[row].tolist()} to a user with {int(observation.mask[row].sum())} candidates",
             "Fill the slate as far as there are candidates; −1 is for a slot that nobody can fill.",
         )
+    try:
+        decision.validate(observation)
+    except InputError as error:
+        raise Broken(f"{name}: {error}", remedy) from None
 
 
 def propensities(problem: Problem) -> None:
@@ -217,12 +223,12 @@ def _many(observation: Observation) -> Observation:
 
 
 def _masked_probability(name: str, agent: Agent, problem: Problem, observation: Observation) -> None:
-    allowed = problem.slates[(observation.item_ids[0][problem.slates] >= 0).all(1)]
-    total = float(agent.propensity(repeated(observation, 0, len(allowed)), allowed).prod(1).sum())
+    slates = problem.slates
+    total = float(agent.propensity(repeated(observation, 0, len(slates)), slates).prod(1).sum())
     if not abs(total - 1) <= ROUNDING:
         raise Broken(
-            f"{name}: propensities over all {len(allowed)} slates that a mask leaves sum to {total:.6g}",
-            "Give masked candidates no probability.",
+            f"{name}: propensities over all {len(slates)} slates sum to {total:.6g}",
+            "Give masked candidates no probability, and those that are left all of it.",
         )
 
 
