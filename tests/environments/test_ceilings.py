@@ -2,12 +2,14 @@
 
 import json
 import math
+from contextlib import suppress
 
 import pytest
 import torch
 
 from slatewise import cache, ceilings, evaluate, make
 from slatewise.ceilings import optimum, plan
+from slatewise.cli import main
 from slatewise.environments.interest_evolution import PLANNER_WORTH, REFERENCES, InterestEvolution, iterated_worth
 from slatewise.environments.long_term_satisfaction import REFERENCES as SATISFACTION
 from slatewise.environments.long_term_satisfaction import LongTermSatisfaction
@@ -141,13 +143,51 @@ def test_the_known_worths_are_fixed_points(key: tuple[str, int, int]) -> None:
     assert found == pytest.approx(PLANNER_WORTH[key], abs=0.02 if key[1] == 10 else 0.1)
 
 
-def test_a_table_without_a_planner_has_no_ceiling_and_no_share() -> None:
-    for key in (("exponential-cascade", 10, 3), ("proportional", 100, 10), ("logit", 100, 10)):
-        references = REFERENCES[key]
-        assert references.ceiling is None
-        assert references.share(200.0) is None
-    env = evolution(100, choice="exponential-cascade", slate_size=3)
-    assert evaluate(env.rule("random"), env, 100).share is None
+# Typed again from the independent measurements: mean and standard error of random, myopic and quality.
+WITHOUT_CEILING = {
+    ("exponential-cascade", 10, 3): ((92.1, 0.2), (116.0, 0.2), (122.9, 0.3)),
+    ("proportional", 100, 10): ((169.7, 0.3), (183.1, 1.3), (524, 5)),
+    ("logit", 100, 10): ((169.0, 0.3), (183.6, 1.3), (591, 2)),
+}
+
+
+@pytest.mark.parametrize("key", WITHOUT_CEILING, ids=str)
+def test_a_table_without_a_planner_has_no_ceiling_and_no_share(key: tuple[str, int, int]) -> None:
+    """Random is measured too, 1,000 sessions, within 4 standard errors."""
+    choice, candidates, slate_size = key
+    env = evolution(1000, choice=choice, candidates=candidates, slate_size=slate_size)
+    references = env.references
+    figures = tuple((r.mean, r.standard_error) for r in (references.rules[n] for n in ("random", "myopic", "quality")))
+    assert figures == WITHOUT_CEILING[key]
+    assert references.ceiling is None
+    assert references.share(200.0) is None
+    assert references.best_rule() == "quality"
+    result, known = evaluate(env.rule("random", 4), env, 1000), references.rules["random"]
+    assert result.share is None
+    assert abs(result.mean - known.mean) < 4 * math.hypot(result.standard_error, known.standard_error)
+
+
+def test_twenty_candidates_have_a_planner() -> None:
+    references = REFERENCES["proportional", 20, 3]
+    means = [references.rules[rule].mean for rule in ("random", "myopic", "quality")]
+    assert references.ceiling is not None
+    assert [*means, references.ceiling.mean] == [160.5, 172.2, 355.8, 379.7]
+
+
+def test_the_cascades_figures_are_those_measured() -> None:
+    """Myopic and quality too, 2,000 sessions, within 4 standard errors."""
+    env = evolution(2000, choice="exponential-cascade", slate_size=3)
+    for rule in ("myopic", "quality"):
+        result, known = evaluate(env.rule(rule), env, 2000), env.references.rules[rule]
+        assert abs(result.mean - known.mean) < 4 * math.hypot(result.standard_error, known.standard_error)
+
+
+def test_descriptions_say_where_there_is_no_ceiling(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    command = "evaluate random --env interest-evolution --episodes 20 --users 20 --set choice=exponential-cascade"
+    monkeypatch.setattr("sys.argv", ["slatewise", *command.split(), "--set", "slate_size=3"])
+    with suppress(SystemExit):
+        main()
+    assert "ceiling not known" in capsys.readouterr().out
 
 
 SETTINGS = [
