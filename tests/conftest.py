@@ -1,8 +1,10 @@
 """One torch thread and repeatable Hypothesis runs: a test gives the same answer on every machine and run."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import settings
 
@@ -13,3 +15,11 @@ torch.set_num_threads(1)
 
 settings.register_profile("slatewise", deadline=None, derandomize=True)
 settings.load_profile("slatewise")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache_directory(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Keep what tests compute for good beside pytest's own cache, not in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(pytestconfig.cache.mkdir("slatewise")))
+        yield
