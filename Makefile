@@ -27,6 +27,7 @@ docs: $(VENV)/.docs
 
 bench: $(VENV)/.user
 	$(BIN)/python benchmarks/worlds.py
+	$(BIN)/python benchmarks/ceilings.py
 	$(BIN)/python benchmarks/simulation.py
 	$(BIN)/python benchmarks/slateq.py
 

@@ -18,8 +18,9 @@ settings.load_profile("slatewise")
 
 
 @pytest.fixture(autouse=True, scope="session")
-def own_cache_directory(pytestconfig: pytest.Config) -> Iterator[None]:
-    """Keep what tests compute for good beside pytest's own cache, not in the user's."""
+def own_cache_of_numbers(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Keep the numbers that tests compute for good beside pytest's own cache, not in the user's."""
+    kept = Path(pytestconfig.cache.mkdir("slatewise"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(pytestconfig.cache.mkdir("slatewise")))
+        patch.setattr("slatewise.cache.folder", lambda: kept)
         yield

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from slatewise import cache, ceilings, evaluate, make
+from slatewise.cache import folder
 from slatewise.ceilings import optimum, plan
 from slatewise.cli import main
 from slatewise.environments.interest_evolution import PLANNER_WORTH, REFERENCES, InterestEvolution, iterated_worth
@@ -91,8 +92,16 @@ def test_kept_candidates_are_refused() -> None:
 
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(cache, "folder", lambda: tmp_path / "slatewise")
     return tmp_path / "slatewise" / "planner.json"
+
+
+def test_the_cache_is_the_users(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert folder() == tmp_path / "slatewise"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert folder() == tmp_path / ".cache" / "slatewise"
 
 
 def test_numbers_are_computed_once_and_kept(own_cache, monkeypatch: pytest.MonkeyPatch) -> None:
