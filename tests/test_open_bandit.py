@@ -269,7 +269,7 @@ def test_the_whole_path_to_an_evaluation(tmp_path: Path) -> None:
     assert result.policies["thompson"].estimates["IPS"].value == pytest.approx(ips, rel=1e-12)
 
 
-REAL = cache_folder() / WHEEL
+REAL = cache_folder() / WHEEL  # of the user: found before tests get a cache of their own
 FACTS = {("all", 80): (38, 42), ("men", 34): (46, 69), ("women", 46): (46, 46)}  # clicks: random, Thompson
 
 
@@ -277,7 +277,7 @@ FACTS = {("all", 80): (38, 42), ("men", 34): (46, 69), ("women", 46): (46, 46)} 
 @pytest.mark.parametrize(("campaign", "clicks"), FACTS.items(), ids=[c for c, _ in FACTS])
 def test_the_real_wheel(tmp_path: Path, campaign: tuple[Any, int], clicks: tuple[int, int]) -> None:
     name, items = campaign
-    log: Log = import_open_bandit(tmp_path / "log", "random", name)
+    log: Log = import_open_bandit(tmp_path / "log", "random", name, REAL)
     assert len(log) == 10_000
     assert log.spec.candidates == items
     means = [round(10_000 * log.source["on_policy"][n]["mean"]) for n in ("random", "thompson")]
@@ -302,7 +302,7 @@ def test_the_real_wheel(tmp_path: Path, campaign: tuple[Any, int], clicks: tuple
 @pytest.mark.parametrize("campaign", ["all", "men"])
 def test_the_real_random_policy_judged_by_the_real_thompson_log(tmp_path: Path, campaign: Any) -> None:
     """The random policy does not learn, so its own log shows the truth; 4 standard errors of both together."""
-    log = import_open_bandit(tmp_path / "log", "bts", campaign)
+    log = import_open_bandit(tmp_path / "log", "bts", campaign, REAL)
     truth = log.source["on_policy"]["random"]
     judged = evaluate(log, log_rule(log, "random")).policies["random"]
     for name, estimate in judged.estimates.items():
