@@ -242,6 +242,56 @@ def test_no_support_is_refused_and_little_support_is_not_judged() -> None:
     assert any(note.startswith("table: the log is worth only") for note in few.notes)
 
 
+def test_a_baseline_that_the_log_does_not_support_is_no_baseline() -> None:
+    never = torch.tensor([[0.5, 0.3, 0.2, 0], [0.5, 0.3, 0.2, 0]], dtype=torch.float64)
+    off = 0.7 * torch.eye(ACTIONS, dtype=torch.float64)[[3, 3]] + 0.3 * never
+    log, policies = simulated(20_000, 7, never), {"near": Table(never), "off": Table(off)}
+    result = evaluate(log, policies, baseline="off", estimators=["IPS"])
+    assert result.policies["near"].differences["IPS"].low > 0  # of no meaning: 0.7 of `off` is nowhere in the log
+    assert not result.better
+    assert result.verdict.startswith("cannot tell whether near is better than off, because of off: the mean weight is")
+
+
+def test_a_log_of_sessions_says_that_later_states_are_not_in_it() -> None:
+    def notes(rows: Interactions) -> str:
+        return "\n".join(evaluate(MemoryLog(SPEC, rows, 50), Table(TARGET)).notes)
+
+    rows = simulated(100, 0).rows
+    words = "mean rewards of single decisions, in the states that the logged policy led to"
+    assert words not in notes(rows)
+    assert words not in notes(replace(rows, user_id=rows.episode // 5))  # visits of users are no sessions
+    assert words in notes(replace(rows, episode=rows.episode // 5, step=rows.episode % 5))
+
+
+def test_holes_in_logs_of_single_items() -> None:
+    """A hole has probability 1 where no candidate is left and 0 elsewhere, with DR and without."""
+    rows = simulated(500, 11).rows
+    ids, slate, propensity = rows.observation.item_ids.clone(), rows.decision.slate.clone(), rows.decision.propensity
+    slate[:20] = -1
+    ids[:10] = -1  # nothing to show in the first ten rows; in the next ten nothing was shown
+    propensity = torch.where(slate >= 0, propensity, 1.0)
+    reward = torch.where(slate >= 0, rows.response.reward, 0.0)
+    rows = replace(
+        rows,
+        observation=replace(rows.observation, item_ids=ids),
+        decision=Decision(slate, propensity),
+        response=replace(rows.response, reward=reward, clicked=reward > 0.5),
+    )
+
+    class Holed(Table):
+        def propensity(self, observation: Observation, slate: Tensor, explore: bool = True) -> Tensor:
+            shown = super().propensity(observation, slate.clamp(min=0), explore)
+            return torch.where(slate >= 0, shown, (~observation.mask.any(1, keepdim=True)).double())
+
+    log = MemoryLog(SPEC, rows)
+    every, ips = evaluate(log, Holed(TARGET)), evaluate(log, Holed(TARGET), estimators=["IPS"])
+    assert every.policies["table"].estimates["IPS"] == ips.policies["table"].estimates["IPS"]
+    assert every.policies["table"].diagnostics == ips.policies["table"].diagnostics
+    weights = Holed(TARGET).propensity(rows.observation, slate)[:, 0] / propensity[:, 0]
+    assert weights[:20].tolist() == [1.0] * 10 + [0.0] * 10
+    assert ips.policies["table"].diagnostics.mean_weight == pytest.approx(float(weights.mean()))
+
+
 def test_deterministic_logs_are_noted() -> None:
     log = simulated(1000, 9)
     sure = replace(log.rows, decision=replace(log.rows.decision, propensity=torch.ones(1000, 1, dtype=torch.float64)))

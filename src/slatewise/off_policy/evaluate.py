@@ -22,6 +22,11 @@ from slatewise.off_policy.reward_model import CrossFitted, target_probabilities
 
 ESTIMATORS = ("IPS", "SNIPS", "DR")
 LOGGED = "logged"
+MYOPIC = (
+    "the log has sessions of several decisions: the values are mean rewards of single decisions, in the states that "
+    "the logged policy led to. What a policy does to later states and to the length of sessions is not in them, so a "
+    "greedy policy can look better here than it is in the long run"
+)
 
 
 class InteractionLog(Protocol):
@@ -76,6 +81,7 @@ class _Rows:
     propensity: Tensor
     predicted: Tensor
     excluded: int = 0
+    sessions: bool = False  # of several decisions
     weights: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     predicted_target: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
@@ -143,6 +149,7 @@ def _collect(log: InteractionLog, named: Mapping[str, Policy], explore: bool, mo
         joined([p.propensity for p in pieces]),
         joined([p.predicted for p in pieces]),
         sum(p.excluded for p in pieces),
+        any(p.sessions for p in pieces),
         {name: joined([p.weights[name] for p in pieces]) for name in named},
         {name: joined([p.predicted_target[name] for p in pieces]) for name in named},
     )
@@ -153,26 +160,29 @@ def _piece(
 ) -> _Rows:
     reward, cluster = rows.response.total_reward, _cluster(rows)
     logged = rows.decision.propensity
-    piece = _Rows(reward, cluster, logged.prod(1), torch.zeros_like(reward), excluded)
+    slate, mask = rows.decision.slate, rows.observation.mask
+    sessions = bool((rows.step > 0).any()) or len(rows.episode.unique()) < len(rows)
+    piece = _Rows(reward, cluster, logged.prod(1), torch.zeros_like(reward), excluded, sessions)
     scores = None
     if model is not None:
         scores = model.scores(rows.observation, cluster)
-        piece.predicted = scores.gather(1, rows.decision.slate.clamp(min=0)).squeeze(1)
+        piece.predicted = torch.where(slate >= 0, scores.gather(1, slate.clamp(min=0)), 0.0).squeeze(1)
     for name, policy in named.items():
         piece.predicted_target[name] = torch.zeros_like(reward)
         if scores is None:
-            target = policy.propensity(rows.observation, rows.decision.slate, explore)
+            target = policy.propensity(rows.observation, slate, explore)
         else:
             every = target_probabilities(policy, rows.observation, explore)
-            _check_sum(name, every)
-            target = every.gather(1, rows.decision.slate.clamp(min=0))
+            something = mask.any(1, keepdim=True)
+            _check_sum(name, every, something.squeeze(1))
+            target = torch.where(slate >= 0, every.gather(1, slate.clamp(min=0)), (~something).double())
             piece.predicted_target[name] = (every * scores).sum(1)
         piece.weights[name] = slate_weights(target, logged)
     return piece
 
 
-def _check_sum(name: str, every: Tensor) -> None:
-    wrong = (every.sum(1) - 1).abs() > 1e-3
+def _check_sum(name: str, every: Tensor, something: Tensor) -> None:
+    wrong = ((every.sum(1) - 1).abs() > 1e-3) & something
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
         raise InputError(
@@ -189,6 +199,8 @@ def _result(rows: _Rows, baseline: str, chosen: tuple[str, ...], notes: tuple[st
         name: _judge(rows, name, baseline, references, _estimates(rows, name, chosen)) for name in rows.weights
     }
     judged = [j for name, j in judgements.items() if name != baseline]
+    if rows.sessions:
+        notes = (MYOPIC, *notes)
     if bool((rows.propensity == 1).all()):
         notes = (*notes, "every logged propensity is 1: such a log says nothing about other policies")
     notes += tuple(f"{name}: {warning}" for name, j in judgements.items() for warning in j.diagnostics.warnings())
@@ -230,7 +242,8 @@ def _judge(
     diagnostics = _diagnose(rows, rows.weights[name])
     by = next(e for e in ("DR", "SNIPS", "IPS") if e in estimates)
     reference = interval(references[by])
-    better, words = verdict(name, baseline, differences[by], reference, diagnostics, len(rows.reward))
+    of_baseline = None if baseline == LOGGED else _diagnose(rows, rows.weights[baseline])
+    better, words = verdict(name, baseline, differences[by], reference, diagnostics, len(rows.reward), of_baseline)
     intervals = {key: interval(estimate) for key, estimate in estimates.items()}
     return Judgement(intervals, differences, diagnostics, by, better, words)
 

@@ -50,6 +50,11 @@ class Diagnostics:
         error = self.mean_weight_standard_error
         return gap > 0.01 and (math.isnan(error) or gap > 4 * error)
 
+    @property
+    def unusable(self) -> bool:
+        """Whether no verdict can rest on the estimates."""
+        return self.effective_sample_size < ENOUGH or self.off_support
+
     def warnings(self) -> list[str]:
         """Return what speaks against trusting the estimates."""
         found: list[str] = []
@@ -138,16 +143,20 @@ def verdict(
     reference: Interval,
     diagnostics: Diagnostics,
     decisions: int,
+    of_baseline: Diagnostics | None = None,
 ) -> tuple[bool, str]:
     """Return whether a policy is better than the baseline, and the sentence that says so.
 
     difference: of the two, paired.  reference: the baseline's value, for percentages.  decisions: in the log.
+    of_baseline: the baseline's diagnostics, unless it is what was logged: a comparison is worth no more than either.
     """
     other = "what was logged" if baseline == "logged" else baseline
     change = _change(difference, reference)
     unsure = f"cannot tell whether {name} is better than {other}"
-    if diagnostics.effective_sample_size < ENOUGH or diagnostics.off_support:
+    if diagnostics.unusable:
         return False, f"{unsure}: {diagnostics.warnings()[0]}"
+    if of_baseline is not None and of_baseline.unusable:
+        return False, f"{unsure}, because of {baseline}: {of_baseline.warnings()[0]}"
     if math.isnan(difference.standard_error):
         return False, f"{unsure}: the log has a single session or user, log more"
     if difference.low > 0:
