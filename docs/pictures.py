@@ -12,6 +12,7 @@ IMAGES = Path(__file__).parent / "images"
 
 
 def main() -> None:
+    """Draw both."""
     runs = Path(sys.argv[1] if len(sys.argv) > 1 else "demo") / "runs" / "long-term-satisfaction"
     env = sw.make("long-term-satisfaction", users=1, seed=EVALUATION_SEED, variant="sweetness")
     sessions = {name: play(sw.load(runs / name), env) for name in ("supervised", "slateq")}

@@ -135,7 +135,7 @@ BAD = [
     (("simulate", "interest-evolution", "--set", "choice=logits"), "choice='logits': input should be"),
     (("simulate", "interest-evolution", "--set", "observe=mood"), "unknown observe key of interest-evolution 'mood'"),
     (("train", "slatq", "--env", "interest-evolution", "--out", "x"), "unknown agent 'slatq': did you mean 'slateq'?"),
-    (("evaluate", "nowhere"), "'nowhere' is no run's folder: name the world it acts in with --env"),
+    (("evaluate", "nowhere"), "'nowhere' is no run's folder: name one, or a rule"),
     (("ope", "nowhere", "--policy", "random"), "nowhere"),
     (("logs", "check", "nowhere"), "nowhere"),
     (("logs", "import", "open-bandits"), "unknown import 'open-bandits': did you mean 'open-bandit'?"),

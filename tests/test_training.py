@@ -78,12 +78,12 @@ def test_existing_runs_are_refused_unless_told(tmp_path: Path) -> None:
     agent, env = start("linucb")
     sw.train(agent, env, 500, tmp_path / "run", progress=False)
     with pytest.raises(sw.InputError, match=r"run exists: give --resume to go on, --overwrite, or another folder"):
-        sw.train(agent, env, 500, tmp_path / "run", progress=False)
+        sw.train(*start("linucb"), 500, tmp_path / "run", progress=False)
     sw.train(*start("linucb"), 500, tmp_path / "run", overwrite=True, progress=False)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "me.jpg").write_text("precious")
     with pytest.raises(sw.InputError, match="is not a run"):
-        sw.train(agent, env, 500, tmp_path / "photos", overwrite=True, progress=False)
+        sw.train(*start("linucb"), 500, tmp_path / "photos", overwrite=True, progress=False)
     assert (tmp_path / "photos" / "me.jpg").exists()
 
 
@@ -128,14 +128,81 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     agent, env = start("linucb")
     run = runs.Run(tmp_path / "run")
-    run.begin(env, agent, 10, overwrite=False)
+    run.begin(env, agent, 10)
     for agent.steps in range(64, 64 * 8, 64):
         run.checkpoint(env, agent, {"seconds": 0.0, "cpu_seconds": 0.0})
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == [f"{steps:012d}" for steps in (320, 384, 448)]
 
 
+def test_a_finished_run_that_is_resumed_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sw.train(*start("linucb"), 500, tmp_path / "run", progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", lambda *_: pytest.fail("a checkpoint that is there was replaced"))
+        again = sw.train(*start("linucb"), 500, tmp_path / "run", resume=True, progress=False)
+    assert not again.interrupted
+    assert sw.load(tmp_path / "run").steps == again.steps
+
+
+def test_a_run_can_be_resumed_from_its_first_moment(tmp_path: Path) -> None:
+    def killed(_: object) -> None:
+        raise SystemExit(9)
+
+    with pytest.raises(SystemExit):
+        sw.train(*start("slateq"), STEPS, tmp_path / "run", progress=False, on_metrics=killed)
+    agent, env = start("slateq")
+    sw.train(agent, env, STEPS, tmp_path / "run", resume=True, progress=False)
+    whole, env = start("slateq")
+    sw.train(whole, env, STEPS, progress=False)
+    assert all(torch.equal(value, agent.tensors()[key]) for key, value in whole.tensors().items())
+
+
+def test_returns_after_a_resume_are_of_whole_sessions(tmp_path: Path) -> None:
+    agent, env = start("linucb")
+    sw.train(agent, env, 6000, tmp_path / "run", progress=False, on_metrics=interrupt_at(3000))
+    lines: list[dict[str, Any]] = []
+    sw.train(*start("linucb"), 6000, tmp_path / "run", resume=True, progress=False, on_metrics=lines.append)
+    assert all(line["return"] is None or line["return"] > 100 for line in lines)  # half a session earns about 80
+
+
+def test_the_last_update_still_learns() -> None:
+    agent, env = start("slateq")
+    before = {key: value.clone() for key, value in agent.tensors().items() if key.endswith("weight")}
+    line = sw.train(agent, env, 1, progress=False).metrics
+    assert line["learning_rate"] > 0
+    assert any(not torch.equal(value, agent.tensors()[key]) for key, value in before.items())
+
+
+def test_an_agent_that_never_learns_does_not_run_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, env = start("linucb")
+    monkeypatch.setattr(agent, "update", lambda: None)
+    assert sw.train(agent, env, 100, progress=False).steps < 100_000
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"format": "9"}', '{"format": 1}', "not json", "\x00"])
+def test_damaged_descriptions_are_named(text: str, tmp_path: Path) -> None:
+    sw.train(*start("linucb"), 100, tmp_path / "run", progress=False)
+    (checkpoint,) = (p for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name != "000000000000")
+    (checkpoint / "agent.json").write_text(text)
+    with pytest.raises(sw.InputError, match=r"agent\.json"):
+        sw.load(tmp_path / "run")
+    (tmp_path / "run" / "run.json").write_text(text)
+    with pytest.raises(sw.InputError, match=r"run\.json"):
+        runs.read(tmp_path / "run")
+
+
+def test_latest_leads_nowhere_else(tmp_path: Path) -> None:
+    sw.train(*start("linucb"), 100, tmp_path / "run", progress=False)
+    (tmp_path / "run" / "latest").write_text("../../elsewhere")
+    with pytest.raises(sw.InputError, match="no saved agent"):
+        sw.load(tmp_path / "run")
+
+
 def test_nothing_to_do_is_refused() -> None:
+    agent, env = start("linucb")
+    sw.train(agent, env, 100, progress=False)
+    with pytest.raises(sw.InputError, match="steps=64: this agent has taken 128 already"):
+        sw.train(agent, env, 64, progress=False)
     with pytest.raises(sw.InputError, match="steps=0"):
         sw.train(*start("linucb"), 0)
     with pytest.raises(sw.InputError, match="resume and overwrite exclude each other"):

@@ -14,3 +14,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     near = get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return InputError(f"unknown {kind} {name!r}: {hint}known are {', '.join(names) or 'none'}")
+
+
+def check_seed(seed: int) -> None:
+    """Raise InputError for a seed that generators do not take."""
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed={seed}: a seed lies between 0 and 2**63 - 1")

@@ -8,13 +8,20 @@ from slatewise.agents.base import Agent
 from slatewise.environments.base import Environment
 from slatewise.errors import InputError, unknown_name
 from slatewise.interactions import Policy, Spec
+from slatewise.policies import Rule, policy_generator
 
 
 def find_policy(
-    name: str, env: Environment, seed: int = 0, explore_floor: float = 0.0, settings: dict[str, Any] | None = None
+    name: str,
+    env: Environment,
+    seed: int = 0,
+    explore_floor: float = 0.0,
+    settings: dict[str, Any] | None = None,
+    explore: bool = False,
 ) -> Policy:
     """Return the policy that `name` means in a world: a run's folder, a rule, or an agent that has learned nothing.
 
+    A run acts greedily, but for `explore_floor`; `explore`: as in training, with that floor if it is given.
     settings: of an untrained agent.  Raises InputError for an unknown name, with the nearest known one, or a run
     that was trained on other features.
     """
@@ -22,8 +29,12 @@ def find_policy(
         agent = load(name, env.device)
         check_features(agent, env.spec, name)
         agent.slate_size = env.spec.slate_size
-        if explore_floor:
-            agent.explore_floor = explore_floor
+        agent.generator = policy_generator(seed, env.device)
+        if not explore:
+            return Rule(
+                name, lambda o, _: agent.greedy(o, explore=False), agent.slate_size, seed, explore_floor, env.device
+            )
+        agent.explore_floor = explore_floor or agent.explore_floor
         return agent
     if is_agent(name):
         floor = {"explore_floor": explore_floor} if explore_floor else {}

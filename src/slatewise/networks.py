@@ -74,7 +74,7 @@ class TwoTower(nn.Module):
         # Candidates are many and their own features few: a narrow network, whose last layer meets the user first.
         width = max(8, hidden // 4)
         self.item_tower = perceptron(len(spec.items), width, width)[:-1] if spec.items else None
-        self.item_output = nn.Linear(width, embedding + 1)
+        self.item_output = nn.Linear(width, embedding + 1) if spec.items else None
 
     def learn_scale(self, observation: Observation) -> None:
         """Take the features of a batch into the running statistics that standardise the input."""
@@ -88,7 +88,7 @@ class TwoTower(nn.Module):
         user = torch.cat([user, torch.ones_like(value).unsqueeze(1)], 1)
         if self.catalogue_tower is not None and observation.catalogue is not None:
             scores = scores + observation.products(user, self.catalogue_tower(observation.catalogue.features))
-        if self.item_tower is not None:
+        if self.item_tower is not None and self.item_output is not None:
             items = self.item_tower(self.item_normaliser(observation.items))
             pull = user @ self.item_output.weight
             scores = scores + torch.einsum("bh,bch->bc", pull, items) + (user @ self.item_output.bias).unsqueeze(1)
@@ -102,7 +102,7 @@ class TwoTower(nn.Module):
         if self.catalogue_tower is not None and observation.catalogue is not None:
             table = self.catalogue_tower(observation.catalogue.features)
             item = item + table[observation.item_ids.gather(1, at).clamp(min=0)]
-        if self.item_tower is not None:
+        if self.item_tower is not None and self.item_output is not None:
             features = observation.items.gather(1, at.unsqueeze(2).expand(-1, -1, observation.items.shape[2]))
             item = item + self.item_output(self.item_tower(self.item_normaliser(features)))
         item = torch.where((positions >= 0).unsqueeze(2), item, self.no_click)
@@ -139,7 +139,7 @@ class TowerRegression:
         self, spec: Spec, hidden: int, embedding: int, learning_rate: float, seed: int, device: torch.device
     ) -> None:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # the CPU's alone: other devices' generators are not ours
             self.network = TwoTower(spec, hidden, embedding).to(device)
         self.scale = torch.zeros((), device=device)
         self.learning_rate = learning_rate
@@ -169,8 +169,8 @@ class TowerRegression:
         rate: share of the learning rate.
         """
         if float(self.scale) == 0:
-            self.scale = (targets.square() * weights).mean().sqrt().clamp(min=1e-6).float()
-        targets = (targets / self.scale).float()
+            self.scale = ((targets.square() * weights).sum() / weights.sum().clamp(min=1)).sqrt().float()
+        targets = (targets / torch.where(self.scale > 0, self.scale, 1.0)).float()
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * rate
         total = 0.0

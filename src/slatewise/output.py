@@ -34,15 +34,18 @@ def _plain(value: Any) -> Any:
 def print_table(title: str, rows: Sequence[Mapping[str, Any]], errors: bool = False) -> None:
     """Print rows as a table under a title; errors: on standard error."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+    table = Table(
+        title=escape(title), title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False
+    )
     columns = list(dict.fromkeys(key for row in rows for key in row))
     for column in columns:
         number = all(isinstance(row.get(column), int | float | None) for row in rows)
         table.add_column(column.replace("_", " "), justify="right" if number else "left")
     for row in rows:
-        table.add_row(*(_cell(column, row.get(column)) for column in columns))
+        table.add_row(*(escape(_cell(column, row.get(column))) for column in columns))
     Console(stderr=errors, width=None if sys.stdout.isatty() else 160).print(table)
 
 

@@ -5,9 +5,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from slatewise.errors import InputError
+from slatewise.errors import InputError, check_seed
 from slatewise.interactions import Decision, Observation
 from slatewise.slates import epsilon_propensity, epsilon_slate, uniform_propensity, uniform_slate
+
+
+def policy_generator(seed: int, device: torch.device) -> torch.Generator:
+    """Return the generator of a policy: another stream than that of a world with the same seed.
+
+    Raises InputError for a seed outside 0 … 2⁶³ − 1.
+    """
+    check_seed(seed)
+    return torch.Generator(device).manual_seed((seed + 0x9E3779B97F4A7C15) % 2**63)
 
 
 class GreedyPolicy:
@@ -24,7 +33,7 @@ class GreedyPolicy:
         self.slate_size = slate_size
         self.explore_floor = explore_floor
         self.device = torch.device(device)
-        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.generator = policy_generator(seed, self.device)
 
     def greedy(self, observation: Observation, explore: bool) -> Tensor:
         """Return the slate this policy prefers, int64 [B, K]; `explore` adds optimism where the policy has any."""
@@ -74,7 +83,7 @@ class Random:
 
     def __init__(self, slate_size: int, seed: int = 0, device: str | torch.device = "cpu") -> None:
         self.slate_size = slate_size
-        self.generator = torch.Generator(device).manual_seed(seed)
+        self.generator = policy_generator(seed, torch.device(device))
 
     def act(self, observation: Observation, explore: bool = True) -> Decision:  # noqa: ARG002 - random either way
         """Choose a slate for every row."""

@@ -15,19 +15,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from slatewise.agents import CHECKPOINTS, LATEST, latest_checkpoint
 from slatewise.agents.base import Agent
+from slatewise.documents import read_document
 from slatewise.environments import make
 from slatewise.environments.base import Environment
 from slatewise.errors import InputError
 from slatewise.registry import registered_name
 
+FORMAT = 1
 RUN = "run.json"
 METRICS = "metrics.jsonl"
-CHECKPOINTS = "checkpoints"
-LATEST = "latest"
+PROGRESS = "progress.json"
 KEPT = 3  # newest checkpoints that are not deleted
 
 
@@ -37,14 +40,18 @@ class Run:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
-    def begin(self, env: Environment, agent: Agent, steps: int, overwrite: bool) -> None:
-        """Create the folder. Raises InputError where it exists, unless `overwrite` and it is a run."""
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            if not overwrite:
-                raise InputError(f"{self.folder} exists: give --resume to go on, --overwrite, or another folder")
-            if not (self.folder / RUN).is_file():
-                raise InputError(f"{self.folder} is not a run (no {RUN}), so it is not overwritten: choose another")
-            shutil.rmtree(self.folder)
+    def clear(self, overwrite: bool) -> None:
+        """Make room. Raises InputError where the folder exists, unless `overwrite` and it is a run."""
+        if not self.folder.exists() or (self.folder.is_dir() and not any(self.folder.iterdir())):
+            return
+        if not overwrite:
+            raise InputError(f"{self.folder} exists: give --resume to go on, --overwrite, or another folder")
+        if not (self.folder / RUN).is_file():
+            raise InputError(f"{self.folder} is not a run (no {RUN}), so it is not overwritten: choose another")
+        shutil.rmtree(self.folder)
+
+    def begin(self, env: Environment, agent: Agent, steps: int) -> None:
+        """Create the folder and say in it what is run."""
         self.folder.mkdir(parents=True, exist_ok=True)
         _write(self.folder / RUN, json.dumps(describe(env, agent, steps), indent=2) + "\n")
 
@@ -57,11 +64,13 @@ class Run:
         """Write a checkpoint beside the others, and only when it is whole make it the latest."""
         name = f"{agent.steps:012d}"
         final = self.folder / CHECKPOINTS / name
+        if final.is_dir() and latest_checkpoint(self.folder) == final:
+            return final  # nothing happened since, and replacing it could lose it
         unfinished = final.with_name(f".{name}")
         shutil.rmtree(unfinished, ignore_errors=True)
         agent.save(unfinished)
         save_file(env.snapshot(), unfinished / "environment.safetensors")
-        (unfinished / "progress.json").write_text(json.dumps(dict(progress)) + "\n")
+        (unfinished / PROGRESS).write_text(json.dumps({"format": FORMAT, **progress}) + "\n")
         shutil.rmtree(final, ignore_errors=True)
         unfinished.rename(final)
         _write(self.folder / LATEST, name + "\n")
@@ -71,11 +80,14 @@ class Run:
 
     def latest(self) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
         """Return the newest checkpoint's folder, its progress, and the world's snapshot."""
-        if not (self.folder / LATEST).is_file():
-            raise InputError(f"{self.folder} has no checkpoint yet: start it again with --overwrite")
-        folder = self.folder / CHECKPOINTS / (self.folder / LATEST).read_text().strip()
-        progress = json.loads((folder / "progress.json").read_text())
-        return folder, progress, load_file(folder / "environment.safetensors")
+        folder = latest_checkpoint(self.folder)
+        if folder is None:
+            raise InputError(f"{self.folder} has no checkpoint: start it again with --overwrite")
+        progress = read_document(folder / PROGRESS, FORMAT, ("seconds", "cpu_seconds"))
+        try:
+            return folder, progress, load_file(folder / "environment.safetensors")
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{folder}: the world's snapshot cannot be read ({error}): copy it again") from None
 
     def forget_after(self, steps: int) -> None:
         """Drop metrics written after a checkpoint that the run goes on from."""
@@ -88,7 +100,7 @@ class Run:
 def describe(env: Environment, agent: Agent, steps: int) -> dict[str, Any]:
     """Return what `run.json` says."""
     return {
-        "format": 1,
+        "format": FORMAT,
         "agent": registered_name(type(agent), agent.name),
         "agent_settings": agent.settings.model_dump(mode="json"),
         "agent_seed": agent.seed,
@@ -107,10 +119,10 @@ def read(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / RUN
     if not path.is_file():
         raise InputError(f"{folder} is not a run: {RUN} is missing")
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON ({error})") from None
+    described = read_document(path, FORMAT, ("agent", "agent_settings", "agent_seed", "world", "users", "steps"))
+    if not isinstance(described.get("world_settings"), dict) or not isinstance(described["agent_settings"], dict):
+        raise InputError(f"{path}: its settings are no objects: it is damaged, copy it again")
+    return described
 
 
 def metrics(folder: str | Path) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Settings: frozen dataclass-like models, filled from keyword arguments or from `key=value` text."""
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -47,10 +47,15 @@ class Settings(BaseModel):
 
 def _split(cls: type[Settings], key: str, value: Any) -> Any:
     """Turn `a,b` into a list where the field is a tuple of names."""
-    if isinstance(value, str) and "tuple" in _type_name(cls.model_fields[key].annotation):
+    if isinstance(value, str) and get_origin(cls.model_fields[key].annotation) is tuple:
         return [part for part in value.split(",") if part]
     return value
 
 
 def _type_name(annotation: Any) -> str:
+    """Name a type as its user writes it."""
+    if get_origin(annotation) is Literal:
+        return " | ".join(str(value) for value in get_args(annotation))
+    if get_origin(annotation) is tuple:
+        return "list: a,b"
     return getattr(annotation, "__name__", str(annotation)) if isinstance(annotation, type) else str(annotation)

@@ -1,5 +1,6 @@
 """Training in simulation: the loop, its progress, its run folder, and stopping without losing anything."""
 
+import itertools
 import signal
 import threading
 import time
@@ -10,9 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from slatewise.agents.base import Agent
 from slatewise.environments.base import Environment
 from slatewise.errors import InputError
+from slatewise.interactions import Interactions
 from slatewise.progress import Bar
 from slatewise.returns import SessionReturns
 from slatewise.runs import Run, describe, read
@@ -20,7 +24,8 @@ from slatewise.runs import Run, describe, read
 Metrics = dict[str, Any]
 LINES = 200  # metrics lines of a run
 RECENT = 1000  # sessions that the progress averages over
-CHECKPOINT_SECONDS = 30.0
+CHECKPOINT_SECONDS = 10.0
+PATIENCE = 1000  # vector steps without learning after which a run may stop all the same
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,9 @@ def train(
     progress: bool = True,
     on_metrics: Callable[[Metrics], None] | None = None,
 ) -> Training:
-    """Let an agent act, observe and update for a number of user-steps; its schedules end with them.
+    """Let an agent act, observe and update until it has taken a number of user-steps; its schedules end with them.
 
+    steps: all that the agent takes in its life, rounded up to a whole update (a rollout of all users).
     out: the run's folder, with metrics and checkpoints; None keeps nothing.  resume: go on from the newest
     checkpoint in `out`, to the bit.  overwrite: replace a run that is there.  progress: show it on standard error.
     on_metrics: called with every line
@@ -64,12 +70,20 @@ def train(
         raise InputError(f"steps={steps}: at least one user-step is needed")
     if resume and overwrite:
         raise InputError("resume and overwrite exclude each other: choose one")
+    if agent.steps >= steps and not resume:
+        raise InputError(
+            f"steps={steps}: this agent has taken {agent.steps} already, and steps counts all of them: ask for more"
+        )
+    run = Run(out) if out is not None else None
+    if run is not None and not resume:
+        run.clear(overwrite)
     agent.plan(steps)
-    loop = _Loop(agent, env, steps, Run(out) if out is not None else None, on_metrics)
+    loop = _Loop(agent, env, steps, run, on_metrics)
     if resume:
         loop.resume()
-    elif loop.run is not None:
-        loop.run.begin(env, agent, steps, overwrite)
+    elif run is not None:
+        run.begin(env, agent, steps)
+        loop.checkpoint()  # a run is usable and resumable from its first moment
     with _interruptions() as interrupted, Bar(f"train {agent.name}", steps, progress) as bar:
         return loop.go(interrupted, bar)
 
@@ -88,6 +102,7 @@ class _Loop:
         self.agent, self.env, self.steps, self.run, self.on_metrics = agent, env, steps, run, on_metrics
         self.sessions = SessionReturns(env.users, env.device)
         self.recent: deque[float] = deque(maxlen=RECENT)
+        self.cut = torch.zeros(env.users, dtype=torch.bool, device=env.device)  # sessions begun before a resume
         self.line: Metrics = {}
         self.before = (0.0, 0.0)  # seconds and CPU seconds of earlier, interrupted parts of the run
         self.started = (time.perf_counter(), time.process_time())
@@ -117,36 +132,49 @@ class _Loop:
         self.env.restore(snapshot)
         self.before = (progress["seconds"], progress["cpu_seconds"])
         self.run.forget_after(self.agent.steps)
+        self.cut[:] = True
 
     def go(self, interrupted: threading.Event, bar: Bar) -> Training:
         """Run to the end, or to the update after an interruption."""
         next_line, saved = self.agent.steps, time.perf_counter()
         self.started = (time.perf_counter(), time.process_time())
         while self.agent.steps < self.steps and not interrupted.is_set():
-            metrics = self._round()
+            metrics = self._round(interrupted)
             if self.agent.steps >= next_line or self.agent.steps >= self.steps:
                 self._report(metrics)
                 bar.update(self.agent.steps, _note(self.line))
                 next_line = self.agent.steps + self.steps / LINES
             if self.run is not None and time.perf_counter() - saved > CHECKPOINT_SECONDS:
-                self._checkpoint()
+                self.checkpoint()
                 saved = time.perf_counter()
         if self.run is not None:
-            self._checkpoint()
+            self.checkpoint()
         seconds, cpu_seconds = self._times()
         folder = str(self.run.folder) if self.run is not None else None
         stopped = self.agent.steps < self.steps
         return Training(folder, self.agent.steps, self.agent.updates, seconds, cpu_seconds, stopped, self.line)
 
-    def _round(self) -> Metrics:
-        """Step until the agent has learned once, so that its memory is empty and a checkpoint is whole."""
-        while True:
+    def _round(self, interrupted: threading.Event) -> Metrics:
+        """Step until the agent has learned once, so that its memory is empty and a checkpoint is whole.
+
+        An agent that does not learn for long is not waited for once it is time to stop.
+        """
+        for taken in itertools.count(1):
             interactions = self.env.step(self.agent.act(self.env.observation))
             self.agent.observe(interactions)
-            self.recent.extend(self.sessions.add(interactions).tolist())
+            self._count(interactions)
             metrics = self.agent.update()
             if metrics is not None:
                 return metrics
+            if taken >= PATIENCE and (interrupted.is_set() or self.agent.steps >= self.steps):
+                break
+        return {}
+
+    def _count(self, interactions: Interactions) -> None:
+        """Take the returns of sessions that ended, but of those whose beginning an earlier process saw."""
+        returns, done = self.sessions.add(interactions), interactions.done
+        self.recent.extend(returns[~self.cut[done]].tolist())
+        self.cut &= ~done
 
     def _report(self, metrics: Metrics) -> None:
         seconds, cpu_seconds = self._times()
@@ -166,7 +194,8 @@ class _Loop:
         if self.on_metrics is not None:
             self.on_metrics(self.line)
 
-    def _checkpoint(self) -> None:
+    def checkpoint(self) -> None:
+        """Write where the run stands."""
         assert self.run is not None  # the callers know
         seconds, cpu_seconds = self._times()
         self.run.checkpoint(self.env, self.agent, {"seconds": seconds, "cpu_seconds": cpu_seconds})

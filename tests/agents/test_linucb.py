@@ -43,3 +43,13 @@ def test_unknown_rewards_are_left_out() -> None:
     response = replace(interactions.response, reward_known=torch.zeros(10, dtype=torch.bool))
     agent.observe(replace(interactions, response=response))
     assert torch.equal(agent.ridge.precision, torch.eye(len(agent.ridge.moment), dtype=torch.float64))
+
+
+def test_saved_between_observing_and_updating_it_goes_on_the_same(tmp_path) -> None:
+    env = sw.make("interest-evolution", users=10)
+    agent = sw.LinUCB(env.spec)
+    agent.observe(env.step(env.rule("random").act(env.observation)))
+    agent.save(tmp_path)
+    again = sw.load(tmp_path)
+    assert torch.equal(again.scores(env.observation), agent.scores(env.observation))
+    assert again.update() == agent.update() != None  # noqa: E711 - both learned, and the same

@@ -79,3 +79,17 @@ def test_any_number_of_candidates_in_any_order() -> None:
     )
     values, _ = agent.values(observation)
     assert torch.allclose(values[:, order], agent.values(shuffled)[0], atol=1e-5)
+
+
+def test_steps_that_are_not_of_parallel_users_are_refused() -> None:
+    env = sw.make("interest-evolution", users=6)
+    steps = [env.step(env.rule("random").act(env.observation)) for _ in range(2)]
+    with pytest.raises(sw.InputError, match=r"row 0 is step 1 of session 5, after step 0 of 0"):
+        observe_all(sw.SlateQ(env.spec, env.choice), steps[0], steps[1][torch.arange(5, -1, -1)])
+    with pytest.raises(sw.InputError, match="2 users after 6"):
+        observe_all(sw.SlateQ(env.spec, env.choice), steps[0], steps[1][:2])
+
+
+def observe_all(agent: sw.SlateQ, *steps: sw.Interactions) -> None:
+    for step in steps:
+        agent.observe(step)

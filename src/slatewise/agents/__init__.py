@@ -1,5 +1,6 @@
 """Agents by name. A new agent adds its file and one line here."""
 
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -12,6 +13,7 @@ from slatewise.errors import unknown_name
 from slatewise.interactions import Spec
 from slatewise.registry import is_path, load_class
 
+CHECKPOINTS, LATEST = "checkpoints", "latest"  # of a run's folder: checkpoints, and the name of the newest
 AGENTS = {
     "supervised": "supervised:Supervised",
     "linucb": "linucb:LinUCB",
@@ -55,7 +57,12 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Agent:
     Raises InputError where there is none, or it cannot be read.
     """
     folder = Path(folder)
-    latest = folder / "latest"
-    if latest.is_file():
-        folder = folder / "checkpoints" / latest.read_text().strip()
-    return agent_class(read_description(folder)["agent"]).load(folder, device)
+    folder = latest_checkpoint(folder) or folder
+    return agent_class(str(read_description(folder)["agent"])).load(folder, device)
+
+
+def latest_checkpoint(run: Path) -> Path | None:
+    """Return the folder of a run's newest whole checkpoint, or None."""
+    latest = run / LATEST
+    name = latest.read_text(encoding="utf-8", errors="replace").strip() if latest.is_file() else ""
+    return run / CHECKPOINTS / name if re.fullmatch(r"\d+", name) else None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from slatewise import choice as choices
 from slatewise.choice import Choice
+from slatewise.documents import read_document
 from slatewise.errors import InputError
 from slatewise.interactions import Interactions, Spec
 from slatewise.policies import GreedyPolicy
@@ -139,14 +140,18 @@ class Agent(GreedyPolicy, ABC):
         mine = registered_name(cls, cls.name)
         if saved["agent"] != mine:
             raise InputError(f"{folder} holds a {saved['agent']} agent, not {mine}: use slatewise.load(folder)")
-        choice = choices.from_json(saved["choice"]) if saved["choice"] else None
-        agent = cls(Spec.from_json(saved["spec"]), choice, saved["seed"], device, **saved["settings"])
         try:
             tensors = load_file(folder / WEIGHTS, device=str(device))
         except (SafetensorError, OSError) as error:
             raise InputError(f"{folder / WEIGHTS} cannot be read ({error}): copy or train the agent again") from None
-        agent.generator.set_state(tensors.pop("generator").cpu())
-        agent.load_tensors(tensors)
+        try:
+            choice = choices.from_json(saved["choice"]) if saved["choice"] else None
+            agent = cls(Spec.from_json(saved["spec"]), choice, saved["seed"], device, **saved["settings"])
+            agent.generator.set_state(tensors.pop("generator").cpu())
+            agent.load_tensors(tensors)
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{folder}: {DESCRIPTION} and {WEIGHTS} do not fit ({reason}): copy both again") from None
         agent.steps, agent.updates = saved["steps"], saved["updates"]
         return agent
 
@@ -160,10 +165,4 @@ def read_description(folder: Path) -> dict[str, Any]:
     path = folder / DESCRIPTION
     if not path.is_file():
         raise InputError(f"{folder} holds no saved agent ({DESCRIPTION} is missing)")
-    try:
-        saved = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path} is not valid JSON ({error})") from None
-    if saved.get("format", 0) > FORMAT:
-        raise InputError(f"{path} has format {saved['format']}, this version reads up to {FORMAT}: upgrade slatewise")
-    return saved
+    return read_document(path, FORMAT, ("agent", "settings", "spec", "choice", "seed", "steps", "updates"))

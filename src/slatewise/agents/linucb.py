@@ -87,10 +87,12 @@ class LinUCB(Agent):
         self._covariance = self.ridge.covariance()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the sums."""
-        return {"precision": self.ridge.precision, "moment": self.ridge.moment}
+        """Return the sums, what was solved from them, and how many interactions came since."""
+        sums = {"precision": self.ridge.precision, "moment": self.ridge.moment, "added": torch.tensor(self._added)}
+        return sums | {"weights": self._weights, "covariance": self._covariance}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take back the sums."""
+        """Take back what `tensors` gave."""
         self.ridge.precision, self.ridge.moment = tensors["precision"], tensors["moment"]
-        self._solve()
+        self._weights, self._covariance = tensors["weights"], tensors["covariance"]
+        self._added = int(tensors["added"])

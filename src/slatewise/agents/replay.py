@@ -1,5 +1,6 @@
 """Memories of agents."""
 
+from slatewise.errors import InputError
 from slatewise.interactions import Interactions
 
 
@@ -11,7 +12,22 @@ class Rollout:
         self._steps: list[Interactions] = []
 
     def add(self, interactions: Interactions) -> None:
-        """Append one vector step, one row a user."""
+        """Append one vector step, one row a user.
+
+        Raises InputError unless every row goes on with the session of the same row before, or begins another.
+        """
+        if self._steps:
+            before = self._steps[-1]
+            if len(before) != len(interactions):
+                raise InputError(f"{len(interactions)} users after {len(before)}: give every step of the same users")
+            goes_on = (interactions.episode == before.episode) & (interactions.step == before.step + 1)
+            begins = before.done & (interactions.episode != before.episode) & (interactions.step == 0)
+            if not bool((goes_on | begins).all()):
+                row = int((~(goes_on | begins)).nonzero()[0])
+                raise InputError(
+                    f"row {row} is step {int(interactions.step[row])} of session {int(interactions.episode[row])}, "
+                    f"after step {int(before.step[row])} of {int(before.episode[row])}: give users' steps in order"
+                )
         self._steps.append(interactions)
 
     def full(self) -> bool:

@@ -87,6 +87,8 @@ class SlateQ(Agent):
             raise InputError("slateq learns from what comes next, and these interactions have no next_observation")
         if not bool(interactions.response.reward_known.all()):
             raise InputError("slateq needs every reward of a session, and some are missing (reward_known is false)")
+        if bool((interactions.response.clicked.sum(1) > 1).any()):
+            raise InputError("slateq is for users who take at most one item of a slate, and some clicked several")
         self.memory.add(interactions)
         self.steps += len(interactions)
 
@@ -99,7 +101,7 @@ class SlateQ(Agent):
         targets = self._targets(rollout).unsqueeze(1)
         self.regression.network.learn_scale(rollout.observation)
         positions = consumed(rollout.decision, rollout.response).unsqueeze(1)
-        rate = s.rate_at(self.steps)
+        rate = s.rate_at(self.steps - len(rollout))
         loss = self.regression.fit(
             rollout.observation,
             positions,

@@ -65,7 +65,7 @@ class Supervised(Agent):
         self.regression.network.learn_scale(rollout.observation)
         known = (slate >= 0) & response.reward_known.unsqueeze(1)
         reward = torch.where(known, response.reward, 0.0)  # what is not known may be NaN
-        rate = s.rate_at(self.steps)
+        rate = s.rate_at(self.steps - len(rollout))
         loss = self.regression.fit(
             rollout.observation, slate, reward, known.float(), s.epochs, s.minibatches, rate, self.generator
         )

@@ -34,10 +34,32 @@ def main() -> None:
     except InputError as error:
         print(f"slatewise: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        print(f"slatewise: {error.filename}: {error.strerror}: give another path", file=sys.stderr)
+        sys.exit(2)
+    except SystemExit as stop:
+        if stop.code == 130:  # typer says nothing of its own
+            print("slatewise: interrupted", file=sys.stderr)
+        raise
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:
     print(f"slatewise: warning: {message}", file=sys.stderr)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"slatewise {version('slatewise')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")] = False,
+) -> None:
+    """Reinforcement learning for recommender systems, from contextual bandits to SlateQ."""
 
 
 @app.command()
@@ -129,6 +151,7 @@ def simulate(
     ] = 100_000,
     users: Users = 1000,
     explore_floor: Annotated[float, typer.Option(min=0, max=1, help="probability of a uniform slate")] = 0.0,
+    explore: Annotated[bool, typer.Option(help="let a run or an agent explore as in training")] = False,
     settings: Set = None,
     out: Annotated[Path | None, typer.Option(help="write a log of the interactions into this folder")] = None,
     overwrite: Overwrite = False,
@@ -145,7 +168,7 @@ def simulate(
     from slatewise.naming import find_policy
 
     env, agent_settings = _world(env_name, users, seed, settings, policy)
-    chosen = find_policy(policy, env, seed, explore_floor, agent_settings)
+    chosen = find_policy(policy, env, seed, explore_floor, agent_settings, explore)
     if out is None:
         result = run(chosen, env, steps, progress=not as_json)
     else:
@@ -159,6 +182,7 @@ def simulate(
             "seed": seed,
             "policy": policy,
             "explore_floor": explore_floor,
+            "explore": explore,
         }
         with LogWriter(out, env.spec, source, overwrite=overwrite) as log:
             result = run(chosen, env, steps, log.add, progress=not as_json)
@@ -169,6 +193,8 @@ def simulate(
         f"{policy} in {env.full_name}",
         [only(row, *_RETURNS, "steps_per_second", "steps_per_cpu_second")],
     )
+    if not as_json and not result.episodes:
+        typer.echo("no mean: not every user has finished a session, give more steps")
 
 
 @app.command()
@@ -176,7 +202,9 @@ def train(
     agent: Annotated[str, typer.Argument(metavar="AGENT", help="an agent, see `slatewise agents`")],
     env_name: Annotated[str, typer.Option("--env", metavar="ENV", help="the world to learn in")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="the run's folder: settings, metrics, checkpoints")],
-    steps: Annotated[int, typer.Option(min=1, help="user-steps; schedules end with them")] = 1_000_000,
+    steps: Annotated[
+        int, typer.Option(min=1, help="user-steps, rounded up to a whole update; schedules end there")
+    ] = 1_000_000,
     users: Users = 256,
     settings: Set = None,
     resume: Annotated[bool, typer.Option(help="go on from the newest checkpoint in RUN")] = False,
@@ -197,11 +225,11 @@ def train(
     env, agent_settings = _world(env_name, users, seed, settings, agent)
     learner = make_agent(agent, env.spec, env.choice, seed, **agent_settings)
     result = run(learner, env, steps, out, resume, overwrite, progress=not as_json)
-    line = result.to_json()
+    line = result.metrics | {key: value for key, value in result.to_json().items() if key != "metrics"}
     row = only(line, "run", "steps", "updates", "seconds", "cpu_seconds") | only(
         result.metrics, "return", "steps_per_second"
     )
-    show(as_json, line | result.metrics, f"{agent} in {env.full_name}", [row])
+    show(as_json, line, f"{agent} in {env.full_name}", [row])
     if result.interrupted:
         print(f"slatewise: stopped at {result.steps:,} of {steps:,} steps; --resume goes on", file=sys.stderr)
         raise typer.Exit(130)
@@ -211,8 +239,12 @@ def train(
 def evaluate(
     policy: Annotated[str, typer.Argument(metavar="NAME-or-RUN", help="a run's folder, or with --env a rule or agent")],
     env_name: Annotated[str | None, typer.Option("--env", metavar="ENV", help="the world; a run knows its own")] = None,
-    episodes: Annotated[int, typer.Option(min=2, help="sessions to average")] = 2000,
-    users: Users = 1000,
+    episodes: Annotated[
+        int, typer.Option(min=2, help="sessions to average, rounded up to whole rounds of users")
+    ] = 2000,
+    users: Annotated[
+        int | None, typer.Option(min=1, help="users simulated side by side  [default: 1000, or fewer episodes]")
+    ] = None,
     explore: Annotated[bool, typer.Option(help="act as in training instead of greedily")] = False,
     paired_with: Annotated[
         str | None, typer.Option(metavar="NAME-or-RUN", help="a policy to compare with: same users, same noise")
@@ -229,24 +261,33 @@ def evaluate(
     Example: slatewise evaluate runs/slateq --episodes 2000 --paired-with quality
     """
     _threads(threads)
+    from slatewise.agents import is_agent
     from slatewise.evaluation import evaluate_seeds, over_seeds, save_seeds
     from slatewise.naming import find_policy, is_trained
     from slatewise.runs import make_world
 
     agent_settings: dict[str, Any] = {}
+    users = users or min(1000, episodes)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
     if env_name is not None:
         env, agent_settings = _world(env_name, users, seed, settings, policy)
     elif is_trained(policy):
-        env = make_world(policy, users, seed, **_pairs(settings))
+        given = {key.removeprefix("env."): value for key, value in _pairs(settings).items()}
+        env = make_world(policy, users, seed, **given)
     else:
-        raise InputError(f"{policy!r} is no run's folder: name the world it acts in with --env")
-    chosen = find_policy(policy, env, seed, settings=agent_settings)
+        raise InputError(f"{policy!r} is no run's folder: name one, or a rule or an agent and its world with --env")
+    chosen = find_policy(policy, env, seed, settings=agent_settings, explore=explore)
     other = find_policy(paired_with, env, seed) if paired_with is not None else None
     results = evaluate_seeds(chosen, env, episodes, seeds, explore, other, progress=not as_json)
     if out is not None:
         save_seeds(out, policy, env, seed, results)
     result = over_seeds(results, env)
     show(as_json, result, f"{policy} in {env.full_name}", [only(result, *_RETURNS)])
+    if not as_json and is_agent(policy):
+        typer.echo(f"{policy} has learned nothing yet: train it, and evaluate the run's folder")
+    if not as_json and env.references is None:
+        typer.echo("no share: the returns of random and of the ceiling are not known for these settings")
     if not as_json and "difference" in result:
         difference = result["difference"]
         typer.echo(f"{difference['mean']:+.3f} ± {difference['standard_error']:.3f} to {paired_with}, paired")
@@ -341,6 +382,8 @@ def _pairs(given: Sequence[str] | None) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for text in given or ():
         key, separator, value = text.partition("=")
+        if key.strip() in pairs:
+            raise InputError(f"--set {key.strip()} is given twice: say it once, a list as {key.strip()}=a,b")
         if not separator or not key:
             raise InputError(f"--set {text!r} is not KEY=VALUE: for instance --set slate_size=3")
         pairs[key.strip()] = value.strip()

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-Seed = Annotated[int, typer.Option(help="fixes every bit of the result on one machine")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="fixes every bit of the result on one machine")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object and nothing else on standard output")]
 Threads = Annotated[int, typer.Option(min=1, help="threads for numerical kernels")]
 Set = Annotated[

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from slatewise.checks import check_slate
 from slatewise.choice import Choice
-from slatewise.errors import InputError, unknown_name
+from slatewise.errors import InputError, check_seed, unknown_name
 from slatewise.history import interaction_features, push, summary_increment
 from slatewise.interactions import Decision, Interactions, Observation, Response, Spec
 from slatewise.noise import Noise, SessionNoise, StepNoise
@@ -85,6 +85,7 @@ class Environment(ABC):
     def __init__(self, users: int = 1024, seed: int = 0, device: str | torch.device = "cpu", **settings: Any) -> None:
         if users < 1:
             raise InputError(f"users={users}: at least one user is needed")
+        check_seed(seed)
         values = self.Settings.of(self.name, settings)
         if values.slate_size > values.candidates:
             raise InputError(
