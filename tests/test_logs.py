@@ -378,6 +378,14 @@ def test_check_of_a_random_log(tmp_path: Path) -> None:
     assert report["mean_reward"]["standard_error"] == pytest.approx(float(sums.std()) / 20 / 50**0.5)
 
 
+def test_check_of_a_perfect_log_of_long_slates(tmp_path: Path) -> None:
+    """A uniform slate of 5 of 10 has probability 1 / 30,240, which is no reason to mistrust it."""
+    env = make("interest-evolution", users=50, slate_size=5, candidates=10, seed=0)
+    report = check(write(tmp_path / "log", env.spec, simulate(env, 5)))
+    assert report["propensity"]["smallest"] == pytest.approx(1 / 30_240)
+    assert report["problems"] == []
+
+
 def test_check_finds_what_is_wrong(tmp_path: Path) -> None:
     rows, spec = bandit(500)
     lying = replace(rows.decision, propensity=rows.decision.propensity.clone())
@@ -386,7 +394,8 @@ def test_check_finds_what_is_wrong(tmp_path: Path) -> None:
     rows = replace(rows, decision=lying, step=torch.full((500,), 3))
     problems = "\n".join(check(write(tmp_path / "log", spec, [rows]))["problems"])
     assert "1 of 500 decisions have no known reward" in problems
-    assert "1 decisions have a propensity below 0.0001 (the smallest is 1e-06)" in problems
+    assert "1 decisions have a propensity more than 100 times below that of a uniform policy" in problems
+    assert "(the largest weight is 8.33e+04)" in problems
     assert "500 sessions do not begin at step 0" in problems
 
 

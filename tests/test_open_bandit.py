@@ -258,6 +258,23 @@ def test_thompson_acts_as_its_propensities_say() -> None:
         policy.act(Observation(torch.zeros(2, 1), torch.zeros(2, 5, dtype=torch.int64), torch.zeros(2, 5, 1)))
 
 
+def test_thompson_shows_only_what_may_be_shown() -> None:
+    policy = Thompson(*PRIORS["all"], seed=0)
+    n, first = 1000, policy.probabilities[0]
+    ids = torch.arange(5).repeat(n, 1)
+    ids[:, 0] = -1
+    ids[n // 2 :] = -1  # nothing at all
+    observation = Observation(torch.eye(3)[[0] * n], ids, torch.zeros(n, 5, 1))
+    decision = policy.act(observation)
+    assert decision.slate[: n // 2].unique().tolist() == [1, 2, 3, 4]
+    assert bool((decision.slate[n // 2 :] == -1).all())
+    assert torch.equal(decision.propensity, policy.propensity(observation, decision.slate))
+    for item, expected in ((0, 0.0), (1, first[1] / first[1:].sum()), (-1, 0.0)):
+        found = policy.propensity(observation, torch.full((n, 1), item))[:, 0]
+        assert found[0] == pytest.approx(float(expected))
+        assert found[-1] == (item < 0)
+
+
 def test_the_whole_path_to_an_evaluation(tmp_path: Path) -> None:
     log = import_open_bandit(tmp_path / "log", path=wheel(tmp_path))
     rows, policy = log.read(), log_rule(log, "thompson")

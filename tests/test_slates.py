@@ -320,6 +320,13 @@ def test_softmax_sampling_is_plackett_luce(mask: list[bool], k: int) -> None:
     assert torch.equal(logged, softmax_propensity(logits, rows_of(mask, draws), slates))
 
 
+def test_what_softmax_sampling_never_shows_has_propensity_0() -> None:
+    mask = torch.tensor([[True, True, False]]).expand(4, 3)
+    slates = torch.tensor([[0, -1, -1], [0, 0, 1], [0, 1, 0], [2, 0, 1]])  # an early hole, repeats, a masked one
+    found = softmax_propensity(torch.zeros(4, 3), mask, slates)
+    assert found.tolist() == [[0.5, 0, 0], [0.5, 0, 1], [0.5, 1, 0], [0, 0.5, 1]]
+
+
 def test_permuting_candidates_keeps_softmax_propensities() -> None:
     generator = torch.Generator().manual_seed(3)
     logits, mask = torch.randn(20, 6, generator=generator), torch.rand(20, 6, generator=generator) < 0.8

@@ -199,7 +199,8 @@ def _insert(ascending: list[Tensor], new: Tensor) -> list[Tensor]:
 def uniform_propensity(mask: Tensor, slate: Tensor) -> Tensor:
     """Return 1 / (candidates left) for every slot of a uniform ordered slate, and 1 for a hole when none are left.
 
-    What is never shown has 0: a masked candidate, or a hole while there are candidates.
+    What is never shown has 0: a masked candidate, or a hole while there are candidates. No item may be twice in a
+    slate: simulations ask this at every step, so it is not looked for.
     """
     taken = torch.arange(slate.shape[1], device=slate.device)
     left = mask.sum(1, keepdim=True) - taken
@@ -260,13 +261,17 @@ def sample_slate(logits: Tensor, mask: Tensor, k: int, generator: torch.Generato
 
 
 def softmax_propensity(logits: Tensor, mask: Tensor, slate: Tensor) -> Tensor:
-    """Return per-slot propensities of `sample_slate` for a slate."""
+    """Return per-slot propensities of `sample_slate` for a slate.
+
+    What is never shown has 0: a masked candidate, one that was shown before, or a hole while there are candidates.
+    """
     remaining = logits.double().masked_fill(~mask, -torch.inf)
     columns: list[Tensor] = []
     for j in range(slate.shape[1]):
         at, shown = slate[:, j : j + 1].clamp(min=0), slate[:, j] >= 0
-        chosen = remaining.softmax(1).gather(1, at).squeeze(1)
-        columns.append(torch.where(shown, chosen, 1.0))
+        left = (remaining > -torch.inf).any(1)
+        chosen = torch.where(left, remaining.softmax(1).gather(1, at).squeeze(1), 0.0)
+        columns.append(torch.where(shown, chosen, (~left).double()))
         remaining = torch.where(shown.unsqueeze(1), remaining.scatter(1, at, -torch.inf), remaining)
     return torch.stack(columns, 1)
 

@@ -11,7 +11,7 @@ from slatewise.interactions import Interactions
 from slatewise.logs.log import Log
 from slatewise.slates import uniform_propensity
 
-TINY = 1e-4  # propensity of a whole slate below which single decisions dominate estimates
+LARGE = 100  # weight of the uniform policy above which single decisions dominate estimates
 
 
 @dataclass(frozen=True)
@@ -100,18 +100,20 @@ def _reward_problems(report: dict[str, Any]) -> list[str]:
 
 def _propensity_problems(facts: _Facts, report: dict[str, Any]) -> list[str]:
     found: list[str] = []
-    certain, smallest = report["propensity"]["deterministic"], report["propensity"]["smallest"]
+    certain = report["propensity"]["deterministic"]
     if certain > 0:
         count = int((facts.choice & (facts.propensity == 1)).sum())
         found.append(
             f"{count} decisions ({100 * certain:.1f} %) have propensity 1, so they say nothing about what was not "
             "shown: log with exploration (--explore-floor 0.05, say)"
         )
-    tiny = int((facts.propensity < TINY).sum())
-    if tiny:
+    heavy = facts.uniform_weight > LARGE
+    if bool(heavy.any()):
         found.append(
-            f"{tiny} decisions have a propensity below {TINY:g} (the smallest is {smallest:.3g}): they dominate "
-            "estimates, raise the exploration floor"
+            f"{int(heavy.sum())} decisions have a propensity more than {LARGE} times below that of a uniform policy "
+            f"(the largest weight is {float(facts.uniform_weight.max()):.3g}): few of them can dominate "
+            "estimates. In your own logs, explore more (--explore-floor 0.05, say); in given ones, trust no policy "
+            "whose effective sample size `slatewise ope` finds small"
         )
     mean, error = report["uniform_weight"]["mean"], report["uniform_weight"]["standard_error"]
     if error is not None and abs(mean - 1) > max(4 * error, 1e-6):

@@ -112,6 +112,7 @@ class Thompson:
     Draws a click rate for every item from Beta(alpha, beta), and shows the three highest, the highest at position 1.
     The probability of each item at each position comes from 200,000 draws with a fixed seed: its Monte Carlo standard
     error is √(p (1 − p) / 200,000), at most 0.0012. `user` is the position, one-hot; `item_ids` are the items.
+    Where some may not be shown, the probabilities of the others are scaled to sum to 1 (equal ones where all are 0).
     """
 
     name = "thompson"
@@ -122,13 +123,17 @@ class Thompson:
 
     def act(self, observation: Observation, explore: bool = True) -> Decision:  # noqa: ARG002 - random either way
         """Draw an item for every row's position."""
-        probabilities = self._candidates(observation)
-        slate = torch.multinomial(probabilities, 1, generator=self.generator)
-        return Decision(slate, probabilities.gather(1, slate))
+        probabilities, empty = self._candidates(observation), ~observation.mask.any(1, keepdim=True)
+        drawn = torch.multinomial(probabilities + empty, 1, generator=self.generator)
+        slate = torch.where(empty, -1, drawn)
+        return Decision(slate, self._of(probabilities, empty, slate))
 
     def propensity(self, observation: Observation, slate: Tensor, explore: bool = True) -> Tensor:  # noqa: ARG002
-        """Return the probability of each item at its row's position, float64 [B, 1]."""
-        return self._candidates(observation).gather(1, slate.clamp(min=0))
+        """Return the probability of each item at its row's position, float64 [B, 1]; of a hole 1 if none is left."""
+        return self._of(self._candidates(observation), ~observation.mask.any(1, keepdim=True), slate)
+
+    def _of(self, probabilities: Tensor, empty: Tensor, slate: Tensor) -> Tensor:
+        return torch.where(slate >= 0, probabilities.gather(1, slate.clamp(min=0)), empty.double())
 
     def _candidates(self, observation: Observation) -> Tensor:
         """Return the probability of every candidate, float64 [B, C]."""
@@ -139,7 +144,11 @@ class Thompson:
                 f"{observation.user.shape[1]} user features and {observation.item_ids.shape[1]} candidates: use it on "
                 "the log it belongs to"
             )
-        return self.probabilities[observation.user.argmax(1)].gather(1, observation.item_ids.clamp(min=0))
+        mask, position = observation.mask, observation.user.argmax(1)
+        shown = self.probabilities[position].gather(1, observation.item_ids.clamp(min=0)) * mask
+        total = shown.sum(1, keepdim=True)
+        shown = torch.where(total > 0, shown, mask.double())
+        return shown / shown.sum(1, keepdim=True).clamp(min=1e-300)
 
 
 @lru_cache(maxsize=8)
