@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= demo
 
-.PHONY: demo test test-slow lint types docs bench clean
+.PHONY: setup demo test test-slow lint types docs bench clean
+
+setup: $(VENV)/.dev
 
 demo: $(VENV)/.user
 	$(BIN)/slatewise demo --out $(OUT)

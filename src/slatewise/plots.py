@@ -39,7 +39,7 @@ def returns(
     """Bars of mean return with two standard errors, and the ceiling as a line."""
     figure, axes = _figure(4.8, 2.6)
     rows = [(name, values) for name, values in policies.items() if name != best_rule["name"]]
-    label = f"{best_rule['name']} (best rule)"
+    label = "random (no rule is better)" if best_rule["name"] == "random" else f"{best_rule['name']} (best rule)"
     rows.append((label, best_rule))
     rows.sort(key=lambda row: row[1]["mean"])
     widest = max(ceiling["mean"], *(values["mean"] for _, values in rows))
@@ -59,7 +59,7 @@ def returns(
         )
     axes.set_yticks(range(len(rows)), [name for name, _ in rows])
     axes.axvline(ceiling["mean"], color=INK, ls="--", lw=1)
-    axes.text(ceiling["mean"], len(rows) - 0.35, f"ceiling {ceiling['mean']:.1f}", ha="right", color=INK, fontsize=10)
+    axes.text(ceiling["mean"], len(rows) - 0.35, f"ceiling {ceiling['mean']:.1f}  ", ha="right", color=INK, fontsize=10)
     axes.set_xlim(0, 1.05 * widest)
     axes.set_ylim(-0.6, len(rows))
     axes.set_xlabel("mean return per session")
@@ -138,7 +138,7 @@ def budget_session(session: Session, title: str, limits: tuple[float, float]) ->
     steps = range(1, len(session) + 1)
     bottom.fill_between(steps, session.hidden["budget"], color=GOOD, alpha=0.15, lw=0)
     bottom.plot(steps, session.hidden["budget"], color=INK, lw=1.6)
-    bottom.annotate("leaves", (len(session), 0), xytext=(0, 8), textcoords="offset points", ha="center", fontsize=9.5)
+    bottom.annotate("leaves", (len(session), 0), xytext=(2, 14), textcoords="offset points", ha="center", fontsize=9.5)
     bottom.set_ylim(0, 1.1 * limits[0])
     bottom.set_ylabel("minutes left")
     bottom.set_xlabel("step of the session")

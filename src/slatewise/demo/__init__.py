@@ -44,7 +44,7 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False, download: bool = Tru
             "evaluation_seed": EVALUATION_SEED,
             "versions": ", ".join(f"{name} {version(name)}" for name in ("slatewise", "torch"))
             + f", Python {platform.python_version()}",
-            "timing": f"{seconds:.0f} seconds on {os.cpu_count()} cores, one thread",
+            "timing": f"{seconds:.0f} seconds on {os.cpu_count()} cores, one thread.",
         },
     )
     unfinished = out / ".report.html"

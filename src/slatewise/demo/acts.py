@@ -148,8 +148,7 @@ def _world_page(
     findings = [_finding(name, results[name], results["random"], best, rules[best]) for name in STEPS]
     if best == "random":
         findings.append("No rule without learning does better than random here.")
-    if act.world == "long-term-satisfaction":
-        findings += _why_greed_loses(results)
+    findings += _why_greed_loses(results) if act.world == "long-term-satisfaction" else _why_sessions_last(results)
     return {
         "name": act.world,
         "title": act.title,
@@ -182,6 +181,16 @@ def _why_greed_loses(results: dict[str, Evaluation]) -> list[str]:
         f"Why greed loses to random: {_both(losers)} learned, correctly, that the sweeter of two items engages more "
         "right now, and so chocolate is served at every step. Satisfaction falls, and every later engagement with it. "
         "Choosing at random at least lets the user recover."
+    ]
+
+
+def _why_sessions_last(results: dict[str, Evaluation]) -> list[str]:
+    slateq, supervised = results["slateq"], results["supervised"]
+    if slateq.mean_length <= supervised.mean_length:
+        return []
+    return [
+        "Why: what earns most now is what a user already likes, and poor topics use up the user's time. Sessions under "
+        f"the supervised policy last {supervised.mean_length:.0f} steps, under SlateQ {slateq.mean_length:.0f}."
     ]
 
 

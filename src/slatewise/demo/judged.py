@@ -43,8 +43,8 @@ def judge_open_bandit(logs: Path, download: bool, say: Any) -> dict[str, Any] | 
     story = (
         "10,000 real impressions of a fashion shop, shown at random, with the probability of each and whether it was "
         "clicked (Open Bandit sample, campaign “all”, Saito et al. 2021). What would a Thompson-sampling policy have "
-        "earned? The table estimates it from the random log alone; the square beside the estimates is what the shop's "
-        "own Thompson log shows."
+        "earned? The table estimates it from the random log alone (circles). Squares: what the random "
+        "policy earned, and what the shop's own Thompson log shows."
     )
     clicks = round(judged.logged.value * judged.decisions)
     note = (
@@ -81,7 +81,7 @@ def judge_simulation(logs: Path, seed: int) -> dict[str, Any]:
     story = (
         "Without the real log at hand, a simulated one: 20,000 first decisions for new users of interest evolution, "
         "one item each, shown at random. What would the myopic rule have earned with its first decision? The table "
-        "estimates it from the random log alone; the square beside the estimates is the truth, from simulating it."
+        "estimates it from the random log alone; the lower square is the truth, from simulating it."
     )
     note = "A real log (1.4 MB) takes this place when `slatewise demo` may fetch it."
     page = _judged_page(judged, story, note, ("truth (simulated)", true.mean, true.standard_error), MINUTES)
