@@ -1,7 +1,9 @@
 """Logs: what is read is what was written, to the bit; and damage is named, with the file."""
 
 import json
+import math
 import warnings
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -319,6 +321,17 @@ DAMAGE = {
     "a list": (lambda p: (p / "log.json").write_text("[]"), "log.json does not describe a log"),
     "the future": (lambda p: _edit(p, version=7), r"has format version 7, this slatewise reads up to 0: upgrade"),
     "no spec": (lambda p: _edit(p, spec={"user": []}), "log.json is damaged"),
+    "bytes": (lambda p: (p / "log.json").write_bytes(b"\xff\xfe\x00{"), "log.json does not describe a log"),
+    "no source": (lambda p: _edit(p, source=["x"]), r"log.json is damaged \(TypeError: found \['x'\], expected dict"),
+    "a spec of names": (lambda p: _edit(p, spec="x"), "log.json is damaged"),
+    "parts by name": (lambda p: _edit(p, parts={"part-00000.parquet": 600}), "log.json is damaged"),
+    "endless": (lambda p: _edit(p, rows=math.inf), "log.json is damaged"),
+    "other rows": (lambda p: _edit(p, rows=601), "says 601 rows and 600 sessions, its parts have 600 rows"),
+    "other sessions": (lambda p: _edit(p, sessions=9999), "says 600 rows and 9999 sessions, its parts have 600 rows"),
+    "a catalogue elsewhere": (
+        lambda p: _edit(p, catalogues=[{"version": "0", "file": "/tmp/catalogue-0.parquet"}]),
+        "unexpected file name",
+    ),
     "a path": (lambda p: _edit(p, parts=[{"file": "../x.parquet", "rows": 1}]), "unexpected file name"),
     "a catalogue": (
         lambda p: _rewrite(
@@ -338,6 +351,25 @@ def test_damage_is_named_with_its_file(tmp_path: Path, damage: str) -> None:
         Log(path).read()
 
 
+@pytest.mark.parametrize("key", ["spec", "source", "sessions", "rows", "optional", "catalogues", "parts"])
+@pytest.mark.parametrize("value", ["nothing", None, 3, "x", [1], {"a": 1}])
+def test_no_log_json_raises_anything_else(tmp_path: Path, key: str, value: Any) -> None:
+    rows, spec = bandit()
+    path = write(tmp_path / "log", spec, [rows]).path
+    values = json.loads((path / "log.json").read_text()) | {key: value}
+    if value == "nothing":
+        del values[key]
+    (path / "log.json").write_text(json.dumps(values))
+    with suppress(InputError):
+        Log(path).read()
+
+
+def test_check_counts_the_sessions(tmp_path: Path) -> None:
+    path = _log(tmp_path)
+    _edit(path, sessions=599)
+    assert "the rows belong to 600 sessions, log.json says 599: write the log anew" in check(Log(path))["problems"]
+
+
 def test_a_missing_path_and_a_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
         Log(tmp_path / "nothing")
@@ -352,7 +384,8 @@ def test_rows_dropped_by_somebody_else_are_noticed(tmp_path: Path) -> None:
     part = path / "part-00000.parquet"
     _rewrite(part, lambda t: pa.concat_tables([t.slice(0, 4), t.slice(5)]))
     values = json.loads((path / "log.json").read_text())
-    _edit(path, parts=[{"file": part.name, "rows": values["rows"] - 1}])
+    rows = values["rows"] - 1
+    _edit(path, rows=rows, parts=[{"file": part.name, "rows": rows}])
     with pytest.raises(InputError, match="row 3 has no next observation"):
         Log(path).read()
 

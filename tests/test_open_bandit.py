@@ -222,6 +222,9 @@ def test_rules_by_name(tmp_path: Path) -> None:
     assert isinstance(log_rule(log, "thompson"), Thompson)
     with pytest.raises(InputError, match="unknown rule of an Open Bandit log 'tompson': did you mean 'thompson'"):
         log_rule(log, "tompson")
+    del log.source["beta"]
+    with pytest.raises(InputError, match="has no priors alpha and beta: import the log anew"):
+        log_rule(log, "thompson")
 
 
 def test_thompson_probabilities_by_integration() -> None:

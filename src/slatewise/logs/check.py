@@ -55,7 +55,9 @@ def check(log: Log) -> dict[str, Any]:
         },
         "uniform_weight": _mean(facts.uniform_weight, facts.cluster),
     }
-    return report | {"problems": [*_reward_problems(report), *_propensity_problems(facts, report), *_sessions(facts)]}
+    return report | {
+        "problems": [*_reward_problems(report), *_propensity_problems(facts, report), *_sessions(facts, log.sessions)]
+    }
 
 
 def _facts(rows: Interactions) -> _Facts:
@@ -124,11 +126,14 @@ def _propensity_problems(facts: _Facts, report: dict[str, Any]) -> list[str]:
     return found
 
 
-def _sessions(facts: _Facts) -> list[str]:
+def _sessions(facts: _Facts, said: int) -> list[str]:
     """Say where sessions do not begin at step 0 or lack steps (rows of a session are together and in order)."""
     same = facts.episode[1:] == facts.episode[:-1]
     first = torch.cat([torch.ones(1, dtype=torch.bool), ~same])
     found: list[str] = []
+    count = len(facts.episode.unique())
+    if count != said:
+        found.append(f"the rows belong to {count} sessions, log.json says {said}: write the log anew")
     late = int((first & (facts.step != 0)).sum())
     if late:
         found.append(f"{late} sessions do not begin at step 0: returns over whole sessions are too small for them")

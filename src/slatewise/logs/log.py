@@ -32,16 +32,17 @@ class Log:
         values = read_description(self.path)
         try:
             self.spec = Spec.from_json(values["spec"])
-            self.source: dict[str, Any] = values["source"]
-            self.sessions = int(values["sessions"])
-            self._rows = int(values["rows"])
+            self.source: dict[str, Any] = dict(_typed(values["source"], dict))
+            self.sessions = _count(values["sessions"])
+            self._rows = _count(values["rows"])
             self._layout = Layout(self.spec, tuple(values["optional"]), bool(values["next_observation"]))
             self._catalogues = [(str(c["version"]), _name(c["file"])) for c in values["catalogues"]]
-            self._parts = [(self.path / _name(p["file"]), int(p["rows"])) for p in values["parts"]]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self._parts = [(self.path / _name(p["file"]), _count(p["rows"])) for p in values["parts"]]
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(
                 f"{self.path / 'log.json'} is damaged ({type(error).__name__}: {error}): write the log anew"
             ) from None
+        self._check_rows()
 
     def __len__(self) -> int:
         return self._rows
@@ -77,6 +78,18 @@ class Log:
         if not blocks:
             raise InputError(f"{self.path} has no interactions: nothing was written to it")
         return Interactions.cat(blocks)
+
+    def _check_rows(self) -> None:
+        """Hold what log.json says against the footers of the parts."""
+        for file, count in self._parts:
+            with _open(file) as parquet:
+                _check_part(file, parquet, count, self._layout)
+        total = sum(count for _, count in self._parts)
+        if total != self._rows or not min(1, total) <= self.sessions <= total:
+            raise InputError(
+                f"{self.path / 'log.json'} says {self._rows} rows and {self.sessions} sessions, its parts have {total} "
+                "rows: write the log anew"
+            )
 
     def _part(self, file: Path, count: int, size: int) -> Iterator[Interactions]:
         start, previous = 0, None
@@ -132,11 +145,7 @@ def _tables(file: Path, count: int, size: int, layout: Layout) -> Iterator[Any]:
     """Yield a part's rows as Arrow tables of at most `size` rows."""
     try:
         with _open(file) as parquet:
-            check_columns(file, parquet.schema_arrow, layout)
-            if parquet.metadata.num_rows != count:
-                raise InputError(
-                    f"{file} has {parquet.metadata.num_rows} rows, log.json says {count}: write the log anew"
-                )
+            _check_part(file, parquet, count, layout)
             for batch in parquet.iter_batches(size, columns=list(layout.columns), use_threads=False):
                 yield pa.Table.from_batches([batch])
     except (pa.ArrowException, OSError) as error:
@@ -150,6 +159,12 @@ def _open(file: Path) -> Any:
         return pq.ParquetFile(file, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise _damaged(file, error) from None
+
+
+def _check_part(file: Path, parquet: Any, count: int, layout: Layout) -> None:
+    check_columns(file, parquet.schema_arrow, layout)
+    if parquet.metadata.num_rows != count:
+        raise InputError(f"{file} has {parquet.metadata.num_rows} rows, log.json says {count}: write the log anew")
 
 
 def _damaged(file: Path, error: Exception) -> InputError:
@@ -185,7 +200,20 @@ def _read_catalogue(file: Path, version: str, width: int) -> Catalogue:
     return catalogue
 
 
+def _typed(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"found {value!r:.40}, expected {kind.__name__}")
+    return value
+
+
+def _count(value: Any) -> int:
+    if _typed(value, int) < 0:
+        raise ValueError(f"{value} is no number of rows or sessions")
+    return value
+
+
 def _name(text: str) -> str:
+    """Return a file name of a log; no other file, in or out of its folder, is ever read."""
     if not re.fullmatch(r"(part-\d+|catalogue-[0-9a-f]+)\.parquet", text):
         raise ValueError(f"unexpected file name {text!r}")
     return text

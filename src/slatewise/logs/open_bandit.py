@@ -103,7 +103,11 @@ def log_rule(log: Log, name: str, seed: int = 0) -> Policy:
         raise unknown_name("rule of this log", name, ["random"])
     if name != "thompson":
         raise unknown_name("rule of an Open Bandit log", name, ["random", "thompson"])
-    return Thompson(log.source["alpha"], log.source["beta"], seed)
+    try:
+        alpha, beta = ([float(x) for x in log.source[key]] for key in ("alpha", "beta"))
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{log.path / 'log.json'} has no priors alpha and beta: import the log anew") from None
+    return Thompson(alpha, beta, seed)
 
 
 class Thompson:
