@@ -102,6 +102,8 @@ def test_choices_of_a_cascade_have_its_probabilities_as_frequencies(model) -> No
     [
         (lambda: ExponentialCascade(ONE, attention=1.5), r"attention=1\.5: the probability of looking"),
         (lambda: ProportionalCascade(ONE, scaling=0.0), r"scaling=0\.0: the factor of the scores must be above 0"),
+        (lambda: Proportional(ONE, no_click=0.0), r"no_click=0\.0: the weight of no click must be above 0"),
+        (lambda: Proportional(ONE, no_click=math.nan), r"no_click=nan"),
         (lambda: PositionBased(ONE, (1.0, -0.5)), r"examination\[1\]=-0\.5: a probability lies in \[0, 1\]"),
     ],
 )

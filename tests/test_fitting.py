@@ -238,6 +238,19 @@ def test_what_cannot_be_fitted_is_refused(name: str, options: dict, words: str) 
         fit(name, simulated(TRUTHS["logit"], 50), **options)
 
 
+def test_parameters_that_clicks_do_not_determine_have_no_standard_errors() -> None:
+    """A feature that repeats another, and one that is 0, are told apart by a penalty only."""
+    data = simulated(TRUTHS["logit"], 500)
+    observation = data.observation
+    for extra in (observation.items, torch.zeros_like(observation.items)):
+        items = torch.cat([observation.items, extra], 2)
+        wider = replace(data, observation=replace(observation, items=items))
+        with pytest.raises(InputError, match=r"do not determine every parameter of logit .* raise the penalty above 0"):
+            fit("logit", wider, penalty=0.0, standard_errors=True)
+        errors = fit("logit", wider, penalty=1.0, standard_errors=True).standard_errors
+        assert all(bool((e > 0).all()) for e in errors.values())
+
+
 def test_clicks_that_a_model_does_not_allow_are_refused() -> None:
     data = simulated(TRUTHS["position-based"], 200)
     with pytest.raises(InputError, match=r"has [23] clicks, and under logit .* at most one item \(\d+ rows .*\): use"):

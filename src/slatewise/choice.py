@@ -123,6 +123,10 @@ class Proportional:
     no_click: float = 2.0
     name: ClassVar[str] = "proportional"
 
+    def __post_init__(self) -> None:
+        if not self.no_click > 0:
+            raise InputError(f"no_click={self.no_click}: the weight of no click must be above 0")
+
     def scores(self, observation: Observation) -> Tensor:
         """Return the affinity of every candidate, [B, C]."""
         return self.affinity(observation)

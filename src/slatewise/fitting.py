@@ -13,6 +13,7 @@ from slatewise.interactions import Interactions
 
 LEAST = 1e-300  # probability that a click which cannot be is given while fitting
 ITERATIONS = 2000
+SINGULAR = 1e-10  # smallest eigenvalue of the scaled curvature below which parameters are not determined
 HELD = InnerProduct(0)  # stands where a model needs an affinity and its scores are known
 
 
@@ -62,7 +63,8 @@ def fit(
       because only attention · scaling · exp(b) shows.
     - `position-based`: `examination` [K]. With a fitted affinity also `bias` b, and the first position's is 1: only
       the ratios of examination probabilities show, and the first is taken to be looked at most.
-    Raises InputError for a model that cannot be fitted so, and for clicks that it does not allow.
+    Raises InputError for a model that cannot be fitted so, for clicks that it does not allow, and for standard errors
+    of parameters that the clicks do not determine.
     """
     problem = _problem(name, interactions, affinity, penalty)
     theta = _maximised(problem)
@@ -231,8 +233,15 @@ def _maximised(problem: _Problem) -> Tensor:
 def _standard_errors(problem: _Problem, theta: Tensor) -> dict[str, Tensor]:
     """Return the errors of the parameters, from the inverse of the curvature of the penalised log-likelihood."""
     rows = len(problem.clicked)
-    curvature = torch.autograd.functional.hessian(problem.loss, theta) * rows
-    variance = torch.linalg.inv(cast(Tensor, curvature)).diagonal()
+    curvature = cast(Tensor, torch.autograd.functional.hessian(problem.loss, theta)) * rows
+    scale = curvature.diagonal().clamp(min=1e-300).sqrt()
+    alike = curvature / scale.outer(scale)  # of diagonal 1, whatever the units of the features
+    if not bool(alike.isfinite().all()) or float(torch.linalg.eigvalsh(alike)[0]) < SINGULAR:
+        raise InputError(
+            f"no standard errors: these clicks do not determine every parameter of {problem.name} (features may be "
+            f"constant, or repeat each other): raise the penalty above {problem.penalty:g}, or give more rows"
+        )
+    variance = torch.linalg.inv(alike).diagonal() / scale.square()
     _, slopes = torch.autograd.functional.jvp(
         lambda t: torch.cat([part.flatten() for part in problem.parameters(t).values()]), theta, torch.ones_like(theta)
     )
