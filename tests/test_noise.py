@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from slatewise.noise import SessionNoise, StepNoise, _mix
+from slatewise.noise import SessionNoise, StepNoise, mix
 
 WORD = 2**64
 
@@ -22,10 +22,10 @@ def test_the_reference_is_splitmix64() -> None:
     assert outputs == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 
-def test_the_mixer_is_splitmix64() -> None:
+def test_themixer_is_splitmix64() -> None:
     states = [0, 1, 2, 12345, 2**31, 2**62 + 17, 2**63 - 1, 2**63, 2**63 + 5, WORD - 1]
     signed = torch.tensor([s - WORD if s >= 2**63 else s for s in states])
-    assert [x % WORD for x in _mix(signed).tolist()] == [splitmix64(s) for s in states]
+    assert [x % WORD for x in mix(signed).tolist()] == [splitmix64(s) for s in states]
 
 
 def noise(users: list[int], sessions: list[int], seed: int = 3) -> SessionNoise:

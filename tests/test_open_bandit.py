@@ -12,10 +12,11 @@ import pyarrow.csv
 import pytest
 import torch
 
+from slatewise.cache import folder as cache_folder
 from slatewise.errors import InputError
 from slatewise.interactions import Observation
 from slatewise.logs import Log, check, import_open_bandit, log_rule
-from slatewise.logs.open_bandit import WHEEL, Thompson, cache_folder, thompson_probabilities
+from slatewise.logs.open_bandit import WHEEL, Thompson, thompson_probabilities
 from slatewise.off_policy import evaluate
 from slatewise.policies import Random
 

@@ -1,6 +1,7 @@
-"""Numbers that take long to compute and never change, kept in the user's cache directory.
+"""The user's cache directory: what was downloaded, and numbers that take long to compute and never change.
 
-One JSON file a subject in $XDG_CACHE_HOME/slatewise, or ~/.cache/slatewise; deleting it costs time and nothing else.
+It is $XDG_CACHE_HOME/slatewise, or ~/.cache/slatewise, with one JSON file of numbers a subject; deleting it costs time
+and nothing else.
 """
 
 import json
@@ -13,7 +14,7 @@ _memory: dict[tuple[Path, str], float] = {}
 
 
 def folder() -> Path:
-    """Return the directory that cached numbers are kept in."""
+    """Return the directory of everything that is cached."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "slatewise"
 

@@ -64,8 +64,8 @@ def effective_sample_size(weights: Tensor) -> float:
 class Estimate:
     """A value, and how each decision moves it.
 
-    influence: [B], mean 0: what the value would change by (times B) if that decision were left out, to first
-    order. The difference of two estimates on the same decisions has the difference of their influences.
+    influence: [B], mean 0: what the value would fall by (times B) if that decision were left out, to first order.
+    The difference of two estimates on the same decisions has the difference of their influences.
     """
 
     value: float

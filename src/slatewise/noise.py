@@ -52,7 +52,7 @@ class SessionNoise:
     """Counter-based numbers for the given sessions (SplitMix64's mixer, Steele et al. 2014)."""
 
     def __init__(self, seed: int, users: Tensor, sessions: Tensor) -> None:
-        self._key = _mix(_mix(_mix(torch.full_like(users, seed)) + users) + sessions)
+        self._key = mix(mix(mix(torch.full_like(users, seed)) + users) + sessions)
         self._counter = 0
 
     def uniform(self, columns: int) -> Tensor:
@@ -71,15 +71,19 @@ class SessionNoise:
     def _bits(self, columns: int) -> Tensor:
         counters = torch.arange(self._counter, self._counter + columns, device=self._key.device)
         self._counter += columns
-        return _mix(self._key.unsqueeze(1) + counters)
+        return mix(self._key.unsqueeze(1) + counters)
 
 
-def _mix(x: Tensor) -> Tensor:
+def mix(x: Tensor) -> Tensor:
     """SplitMix64's step and finaliser on int64, whose products wrap around as the algorithm needs."""
-    x = x + -0x61C8864680B583EB
-    x = (x ^ _shift(x, 30)) * -0x40A7B892E31B1A47
-    x = (x ^ _shift(x, 27)) * -0x6B2FB644ECCEEE15
+    x = scramble(x + -0x61C8864680B583EB)
     return x ^ _shift(x, 31)
+
+
+def scramble(x: Tensor) -> Tensor:
+    """SplitMix64's two products on int64: a hash without collisions whose high bits are good."""
+    x = (x ^ _shift(x, 30)) * -0x40A7B892E31B1A47
+    return (x ^ _shift(x, 27)) * -0x6B2FB644ECCEEE15
 
 
 def _shift(x: Tensor, by: int) -> Tensor:

@@ -5,7 +5,6 @@ Bernoulli Thompson sampling) and three campaigns (80, 34, 46 items), each at one
 """
 
 import io
-import os
 import subprocess
 import sys
 import zipfile
@@ -21,6 +20,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from slatewise.cache import folder as cache_folder
 from slatewise.errors import InputError, unknown_name
 from slatewise.interactions import Catalogue, Decision, Interactions, Observation, Policy, Response, Spec
 from slatewise.logs.log import Log
@@ -191,11 +191,6 @@ class _Data:
             raise InputError(
                 f"{self.path} has no {name}: give the wheel {WHEEL} or what was unpacked from it"
             ) from None
-
-
-def cache_folder() -> Path:
-    """Return the folder for downloads: `slatewise` in XDG_CACHE_HOME, or in ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slatewise"
 
 
 def _locate(path: str | Path | None, download: bool) -> Path:

@@ -4,7 +4,6 @@ Columns of width 0 (a world without `items`, say) are left out, and read back as
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -262,8 +261,3 @@ def same_rows(left: Observation, right: Observation) -> Tensor:
 def without_next(rows: Interactions) -> Interactions:
     """Return interactions without their next observations."""
     return replace(rows, next_observation=None)
-
-
-def on_each(observation: Observation | None, change: Callable[[Any], Any]) -> Observation | None:
-    """Apply a change to every tensor of an observation, if there is one."""
-    return None if observation is None else observation.map(change)

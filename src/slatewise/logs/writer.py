@@ -77,7 +77,10 @@ class LogWriter:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def add(self, interactions: Interactions) -> None:
-        """Take a batch of interactions; of one session, earlier steps first or last, in any order."""
+        """Take a batch of interactions, in any order while a session is open.
+
+        A session may be written once a step that ended it has come: none of its steps may come in a later batch.
+        """
         if len(interactions) == 0:
             return
         interactions = interactions.to("cpu")

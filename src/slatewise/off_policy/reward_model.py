@@ -5,6 +5,7 @@ from torch import Tensor
 
 from slatewise.interactions import Interactions, Observation, Policy, Spec
 from slatewise.linear import Ridge, joint_features, joint_scores, joint_size
+from slatewise.noise import scramble
 
 FOLDS = 5
 PENALTY = 1.0
@@ -28,10 +29,8 @@ class CrossFitted:
         self._weights: Tensor | None = None
 
     def fold(self, cluster: Tensor) -> Tensor:
-        """Return the fold of each cluster, int64: a hash (the finaliser of SplitMix64), so it needs no table."""
-        mixed = cluster + (2 * self.seed + 1) * 0x1E3779B97F4A7C15 % 2**63
-        for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
-            mixed = (mixed ^ ((mixed >> shift) & (2 ** (64 - shift) - 1))) * factor
+        """Return the fold of each cluster, int64: a hash (as in SplitMix64), so it needs no table."""
+        mixed = scramble(cluster + (2 * self.seed + 1) * 0x1E3779B97F4A7C15 % 2**63)
         return ((mixed >> 31) & (2**33 - 1)) % self.folds
 
     def add(self, rows: Interactions, reward: Tensor, cluster: Tensor) -> None:
