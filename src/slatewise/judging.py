@@ -33,7 +33,10 @@ def policy_for(log: Log, name: str, seed: int = 0) -> Policy:
         agent.slate_size = log.spec.slate_size
         return agent
     if log.source.get("kind") == "simulation":
+        world, settings = log.source.get("world"), log.source.get("settings")
+        if not isinstance(world, str) or not isinstance(settings, dict):
+            raise InputError(f"{log.path} does not say which world it comes from: it is damaged, or judge a run on it")
         if is_agent(name):
             raise InputError(f"policy {name!r} has learned nothing yet: train it, and give the run's folder")
-        return find_policy(name, make(log.source["world"], users=1, **log.source["settings"]), seed)
+        return find_policy(name, make(world, users=1, **settings), seed)
     return log_rule(log, name, seed)

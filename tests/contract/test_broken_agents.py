@@ -229,7 +229,8 @@ class Pickles(MyAgent):
 
 
 @breaks(
-    "saving and loading changes nothing", r"load fails on what save wrote \(.*do not fit \('counts'\).*Let tensors and load_tensors"
+    "saving and loading changes nothing",
+    r"load fails on what save wrote \(.*do not fit \('counts'\).*Let tensors and load_tensors",
 )
 class LosesItsCounts(MyAgent):
     def tensors(self) -> dict[str, Tensor]:
