@@ -53,7 +53,7 @@ def _cell(column: str, value: Any) -> str:
     if value is None:
         return "–"
     if column == "share":
-        return f"{100 * value:.1f} %"
+        return f"{round(100 * value, 1) + 0.0:.1f} %"  # no minus zero
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
