@@ -4,7 +4,7 @@ import json
 from abc import ABC, abstractmethod
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from pydantic import Field
@@ -13,10 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from slatewise import choice as choices
+from slatewise.agents.replay import Rollout
 from slatewise.choice import Choice
 from slatewise.documents import read_document
 from slatewise.errors import InputError
 from slatewise.interactions import Interactions, Spec
+from slatewise.networks import TowerRegression
 from slatewise.policies import GreedyPolicy
 from slatewise.registry import registered_name
 from slatewise.settings import Settings
@@ -154,6 +156,37 @@ class Agent(GreedyPolicy, ABC):
             raise InputError(f"{folder}: {DESCRIPTION} and {WEIGHTS} do not fit ({reason}): copy both again") from None
         agent.steps, agent.updates = saved["steps"], saved["updates"]
         return agent
+
+
+class NetworkAgent(Agent, ABC):
+    """An agent that fits a two-tower network to rollouts of parallel users, and explores with a falling ε."""
+
+    def build(self, settings: Any) -> None:
+        """Take the settings and make the network and the memory."""
+        self._settings = s = cast(NetworkSettings, settings)
+        self.regression = TowerRegression(self.spec, s.hidden, s.embedding, s.learning_rate, self.seed, self.device)
+        self.memory = Rollout(s.rollout_steps)
+
+    @property
+    def settings(self) -> NetworkSettings:
+        """The settings this agent was made with."""
+        return self._settings
+
+    def plan(self, steps: int) -> None:
+        """Take the length of the run that schedules end with, in user-steps."""
+        self._settings = self._settings.model_copy(update={"planned_steps": steps})
+
+    def epsilon(self) -> float:
+        """Return the probability of a uniform slate when exploring, at the present step."""
+        return self._settings.epsilon_at(self.steps, self.explore_floor)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything learned, by name."""
+        return self.regression.tensors()
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave."""
+        self.regression.load_tensors(tensors)
 
 
 DESCRIPTION = "agent.json"

@@ -12,12 +12,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from slatewise.agents.base import Agent, NetworkSettings
-from slatewise.agents.replay import Rollout
+from slatewise.agents.base import NetworkAgent, NetworkSettings
 from slatewise.choice import Cascade, FirstPosition, Multinomial
 from slatewise.errors import InputError
 from slatewise.interactions import Decision, Interactions, Observation, Response
-from slatewise.networks import TowerRegression
 from slatewise.returns import lambda_returns
 from slatewise.slates import best_slate
 
@@ -29,7 +27,7 @@ class Settings(NetworkSettings):
     trace: float = Field(0.95, ge=0, le=1, description="λ: how far returns reach before the network's value takes over")
 
 
-class SlateQ(Agent):
+class SlateQ(NetworkAgent):
     """Long-term value of slates under a choice model."""
 
     name = "slateq"
@@ -37,8 +35,7 @@ class SlateQ(Agent):
     Settings = Settings
 
     def build(self, settings: Any) -> None:
-        """Take the settings and make the network."""
-        self._settings = s = cast(Settings, settings)
+        """Take the settings and make the network. Raises InputError for a choice model without slates."""
         if self.choice is None:
             raise InputError(
                 "slateq needs a choice model: pass choice=env.choice; this source has none (env.choice is None) "
@@ -51,21 +48,12 @@ class SlateQ(Agent):
                 "proportional-cascade or first-position (slatewise.fitting.fit fits one to a log), or take a bandit "
                 "such as linucb, which needs no choice model"
             )
-        self.regression = TowerRegression(self.spec, s.hidden, s.embedding, s.learning_rate, self.seed, self.device)
-        self.memory = Rollout(s.rollout_steps)
+        super().build(settings)
 
     @property
     def settings(self) -> Settings:
         """The settings this agent was made with."""
-        return self._settings
-
-    def plan(self, steps: int) -> None:
-        """Take the length of the run that schedules end with, in user-steps."""
-        self._settings = self._settings.model_copy(update={"planned_steps": steps})
-
-    def epsilon(self) -> float:
-        """Return the probability of a uniform slate when exploring, at the present step."""
-        return self._settings.epsilon_at(self.steps, self.explore_floor)
+        return cast(Settings, self._settings)
 
     def values(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """Return Q of every candidate [B, C] and of no click [B], in units of reward."""
@@ -96,7 +84,7 @@ class SlateQ(Agent):
         """Learn from a full rollout; return `loss`, `value`, `epsilon`, `learning_rate`, or None before it is full."""
         if not self.memory.full():
             return None
-        s = self._settings
+        s = self.settings
         rollout = self.memory.take()
         targets = self._targets(rollout).unsqueeze(1)
         self.regression.network.learn_scale(rollout.observation)
@@ -128,7 +116,7 @@ class SlateQ(Agent):
         the values that it explores.
         """
         assert rollout.next_observation is not None  # `observe` refused it
-        steps, s = self.memory.steps, self._settings
+        steps, s = self.memory.steps, self.settings
         best, value = self._best(rollout.next_observation)
         shown = rollout.decision.slate.view(steps, -1, self.slate_size)
         followed = (best.view(shown.shape)[:-1] == shown[1:]).all(2)
@@ -136,14 +124,6 @@ class SlateQ(Agent):
         parts = rollout.response.total_reward, value.double(), rollout.terminated, rollout.truncated
         reward, value, terminated, truncated = (part.view(steps, -1) for part in parts)
         return lambda_returns(reward, value, terminated, truncated, s.discount, trace).flatten()
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return everything learned, by name."""
-        return self.regression.tensors()
-
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `tensors` gave."""
-        self.regression.load_tensors(tensors)
 
 
 def consumed(decision: Decision, response: Response) -> Tensor:
