@@ -193,6 +193,10 @@ def _user_id(rows: Interactions) -> Interactions:
     return replace(rows, user_id=None)
 
 
+def _no_catalogue(rows: Interactions) -> Interactions:
+    return replace(rows, observation=replace(rows.observation, catalogue=None))
+
+
 def _catalogue(rows: Interactions) -> Interactions:
     return replace(rows, observation=replace(rows.observation, catalogue=Catalogue.of(torch.zeros(4, 3))))
 
@@ -201,7 +205,8 @@ WRONG = [
     (lambda r: [r, r], "episode 0 has step 0 twice"),
     (lambda r: [replace(r, episode=r.episode * 0, step=r.episode)], "episode 0 goes on after it ended at step 0"),
     (lambda r: [r[:3], _user_id(r[3:])], "this batch has time, decision_id, policy_version, the log so far user_id"),
-    (lambda r: [r[:3], _catalogue(r[3:])], "another catalogue than the log so far"),
+    (lambda r: [r[:3], _catalogue(r[3:])], "another catalogue than the log so far, without ids"),
+    (lambda r: [r[:3], _no_catalogue(r[3:])], "the catalogue has 0 features, the spec names 3"),
     (lambda r: [replace(r, observation=r.observation.dense())], r"items is \[6, 4, 5\], the spec expects"),
     (lambda r: [replace(r, decision=replace(r.decision, propensity=r.decision.propensity * 0))], "propensity"),
 ]
@@ -246,6 +251,171 @@ def test_an_empty_log(tmp_path: Path) -> None:
         log.read()
 
 
+# What a reader rebuilds.
+
+
+def everything(rows: int = 600, **changes: Any) -> tuple[Interactions, Spec]:
+    """Rows whose candidates are the whole catalogue, one row in memory."""
+    made, spec = bandit(rows)
+    ids = torch.arange(4).expand(rows, 4)
+    slate = torch.tensor([[2, 0]]).repeat(rows, 1)
+    observation = replace(made.observation, item_ids=ids)
+    decision = Decision(slate, torch.full((rows, 2), 0.25, dtype=torch.float64))
+    return replace(made, observation=observation, decision=decision, **changes), spec
+
+
+def _columns(path: Path) -> set[str]:
+    return set(pq.read_schema(path / "part-00000.parquet").names)
+
+
+def test_candidates_that_are_the_catalogue_are_left_out_and_cost_no_memory(tmp_path: Path) -> None:
+    rows, spec = everything()
+    log = write(tmp_path / "log", spec, [rows[:200], rows[200:]])
+    assert "item_ids" not in _columns(log.path)
+    read = log.read()
+    assert_same(read, rows)
+    picked = read[torch.tensor([5, 1, 1])]
+    for part in (read, read[3:9], picked, Interactions.cat([picked, read])):
+        assert part.observation.item_ids.stride(0) == 0
+        assert part.observation.mask.shape == part.observation.item_ids.shape
+    assert_same(read[read.step >= 0], rows)
+
+
+def test_candidates_left_out_of_one_part_only(tmp_path: Path) -> None:
+    rows, spec = everything()
+    ids = rows.observation.item_ids.clone()
+    ids[450, 3] = -1
+    rows = replace(rows, observation=replace(rows.observation, item_ids=ids))
+    log = write(tmp_path / "log", spec, [rows[i : i + 100] for i in range(0, 600, 100)], part_rows=200)
+    left_out = [part["left_out"] for part in json.loads((log.path / "log.json").read_text())["parts"]]
+    assert ["item_ids"] in left_out
+    assert [] in left_out
+    assert_same(in_order(log.read()), rows)
+
+
+def test_histories_are_left_out_and_rebuilt_with_any_length(tmp_path: Path) -> None:
+    """A world with another memory, the same users and the same noise, is what a reader must rebuild."""
+    written = make("interest-evolution", users=30, seed=3, history=3)
+    log = write(tmp_path / "log", written.spec, simulate(written, 150), part_rows=900)
+    assert "history" not in _columns(log.path)
+    assert "next_history" not in _columns(log.path)
+    for length in (0, 1, 3, 8):
+        env = make("interest-evolution", users=30, seed=3, history=length)
+        other = Log(log.path, history=length)
+        assert other.spec == env.spec
+        assert_same(in_order(other.read()), in_order(Interactions.cat(simulate(env, 150))))
+        assert_same(Interactions.cat(list(other.blocks(7))), other.read())
+
+
+def test_histories_of_sessions_that_began_before_the_log_are_kept(tmp_path: Path) -> None:
+    env = make("interest-evolution", users=10, seed=3, history=2)
+    simulate(env, 5)
+    batches = simulate(env, 20)
+    log = write(tmp_path / "log", env.spec, batches)
+    assert "history" in _columns(log.path)
+    assert_same(in_order(log.read()), in_order(Interactions.cat(batches)))
+    with pytest.raises(InputError, match=r"history=-1: remember 0 interactions or more"):
+        Log(log.path, history=-1)
+
+
+# The reward that a reader names.
+
+
+def test_the_reward_is_a_weighted_sum_of_signals(tmp_path: Path) -> None:
+    rows, spec = bandit(50)
+    clicked = rows.decision.slate >= 0
+    rows = replace(rows, response=replace(rows.response, clicked=clicked))
+    path = write(tmp_path / "log", spec, [rows]).path
+    s, _, v = rows.response.signals.double().unbind(2)
+    shown = clicked.double()
+    for text, expected in {
+        "s": s * shown,
+        " 0.5*s - v+1e-1 * clicked": (0.5 * s - v + 0.1) * shown,
+        "-s + 2 * s": s * shown,
+    }.items():
+        log = Log(path, reward=text)
+        response = log.read().response
+        torch.testing.assert_close(response.reward, expected, rtol=0, atol=1e-12)
+        assert not bool(response.decision_reward.any())
+        assert torch.equal(response.reward_known, rows.response.reward_known)
+    assert_same(Log(path).read(), rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("z", "unknown signal of the log 'z': .*known are clicked, s, t, v"),
+        ("s v", "no sum of signals: write, for instance"),
+        ("2 * ", "no sum of signals"),
+        ("", "names no signal: this log has s, t, v, clicked"),
+        ("s * 2", "no sum of signals"),
+    ],
+)
+def test_a_reward_that_is_none(tmp_path: Path, text: str, message: str) -> None:
+    rows, spec = bandit()
+    path = write(tmp_path / "log", spec, [rows]).path
+    with pytest.raises(InputError, match=message):
+        Log(path, reward=text)
+
+
+# Catalogues that change, and what else log.json says.
+
+
+def _renewed(rows: Interactions, features: Tensor, ids: tuple[str, ...]) -> Interactions:
+    catalogue = Catalogue.of(features, ids)
+    return replace(rows, observation=replace(rows.observation, catalogue=catalogue))
+
+
+def test_a_catalogue_that_changes_is_kept_as_one(tmp_path: Path) -> None:
+    rows, spec = bandit(12)
+    old = rows.observation.catalogue
+    assert old is not None
+    changed = old.features.clone()
+    changed[1] += 1  # "b" has new features; "d" is replaced by "e"; the order is another
+    later = _renewed(rows[4:8], changed[[3, 1, 0, 2]], ("e", "b", "a", "ü"))
+    batches = [rows[:4], later, rows[8:]]
+    log = write(tmp_path / "log", spec, batches)
+    assert log.catalogue is not None
+    assert log.catalogue.ids == ("a", "b", "ü", "d", "e", "b")
+    read = log.read()
+    positions = torch.arange(4).expand(12, 4)
+    expected = torch.cat([b.observation.features(positions[: len(b)]) for b in batches])
+    assert torch.equal(read.observation.features(positions) * read.observation.mask[..., None],
+                       expected * read.observation.mask[..., None])  # fmt: skip
+    assert read.observation.item_ids[4].tolist() == [4, 5, 0, 2]
+    assert read.observation.item_ids[8].tolist() == [0, 1, 2, 3]
+
+
+def test_time_is_a_date_for_other_readers(tmp_path: Path) -> None:
+    rows, spec = bandit()
+    path = write(tmp_path / "log", spec, [rows]).path
+    field = pq.read_schema(path / "part-00000.parquet").field("time")
+    assert field.type == pa.timestamp("us", tz="UTC")
+
+
+def test_propensities_that_were_estimated_or_are_unknown_say_so(tmp_path: Path) -> None:
+    rows, spec = bandit()
+    assert write(tmp_path / "a", spec, [rows]).propensities == {"kind": "logged"}
+    how = {"kind": "estimated", "model": "multinomial"}
+    assert write(tmp_path / "b", spec, [rows], propensities=how).propensities == how
+    certain = replace(rows, decision=replace(rows.decision, propensity=torch.ones(6, 2, dtype=torch.float64)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (
+            write(tmp_path / "c", spec, [certain], propensities={"kind": "unknown"}).propensities["kind"] == "unknown"
+        )
+    with pytest.raises(InputError, match="their kind is one of logged, estimated, unknown"):
+        write(tmp_path / "d", spec, [rows], propensities={"kind": "guessed"})
+
+
+def test_the_digest_is_that_of_the_content(tmp_path: Path) -> None:
+    rows, spec = bandit()
+    one, same = write(tmp_path / "a", spec, [rows]), write(tmp_path / "b", spec, [rows])
+    other = write(tmp_path / "c", spec, [rows[:5]])
+    assert one.digest == same.digest
+    assert one.digest != other.digest
+
+
 # Damage.
 
 
@@ -287,6 +457,7 @@ def _part(change: Any) -> Any:
     return lambda path: _rewrite(path / "part-00000.parquet", change)
 
 
+PART_OF_LOG = {"file": "part-00000.parquet", "rows": 600, "left_out": [], "sha256": ""}
 PART = r"part-00000\.parquet"
 DAMAGE = {
     "half a file": (_cut(0.5), PART + r" \([\d,]+ bytes\) is not a complete Parquet file .*cut short"),
@@ -319,7 +490,13 @@ DAMAGE = {
     "another log.json": (lambda p: (p / "log.json").write_text('{"name": "x"}'), "log.json does not describe a log"),
     "half a log.json": (lambda p: (p / "log.json").write_text('{"form'), "log.json does not describe a log"),
     "a list": (lambda p: (p / "log.json").write_text("[]"), "log.json does not describe a log"),
-    "the future": (lambda p: _edit(p, version=7), r"has format version 7, this slatewise reads up to 0: upgrade"),
+    "the future": (lambda p: _edit(p, version=7), r"has format version 7, this slatewise reads version 1: upgrade"),
+    "the past": (lambda p: _edit(p, version=0), r"has format version 0, from before the first release"),
+    "other propensities": (
+        lambda p: _edit(p, propensities={"kind": "guessed"}),
+        r"propensities are \{'kind': 'guessed'\}, known kinds are",
+    ),
+    "left out": (lambda p: _edit(p, parts=[PART_OF_LOG | {"left_out": ["user"]}]), "left_out is"),
     "no spec": (lambda p: _edit(p, spec={"user": []}), "log.json is damaged"),
     "bytes": (lambda p: (p / "log.json").write_bytes(b"\xff\xfe\x00{"), "log.json does not describe a log"),
     "no source": (lambda p: _edit(p, source=["x"]), r"log.json is damaged \(TypeError: found \['x'\], expected dict"),
@@ -332,7 +509,7 @@ DAMAGE = {
         lambda p: _edit(p, catalogues=[{"version": "0", "file": "/tmp/catalogue-0.parquet"}]),
         "unexpected file name",
     ),
-    "a path": (lambda p: _edit(p, parts=[{"file": "../x.parquet", "rows": 1}]), "unexpected file name"),
+    "a path": (lambda p: _edit(p, parts=[PART_OF_LOG | {"file": "../x.parquet"}]), "unexpected file name"),
     "a catalogue": (
         lambda p: _rewrite(
             next(p.glob("catalogue-*")), lambda t: _set(t, "id", pa.array(["a", "b", "c", "d"], pa.string()))
@@ -351,7 +528,9 @@ def test_damage_is_named_with_its_file(tmp_path: Path, damage: str) -> None:
         Log(path).read()
 
 
-@pytest.mark.parametrize("key", ["spec", "source", "sessions", "rows", "optional", "catalogues", "parts"])
+@pytest.mark.parametrize(
+    "key", ["spec", "source", "sessions", "rows", "optional", "catalogues", "parts", "propensities"]
+)
 @pytest.mark.parametrize("value", ["nothing", None, 3, "x", [1], {"a": 1}])
 def test_no_log_json_raises_anything_else(tmp_path: Path, key: str, value: Any) -> None:
     rows, spec = bandit()
@@ -385,7 +564,7 @@ def test_rows_dropped_by_somebody_else_are_noticed(tmp_path: Path) -> None:
     _rewrite(part, lambda t: pa.concat_tables([t.slice(0, 4), t.slice(5)]))
     values = json.loads((path / "log.json").read_text())
     rows = values["rows"] - 1
-    _edit(path, rows=rows, parts=[{"file": part.name, "rows": rows}])
+    _edit(path, rows=rows, parts=[values["parts"][0] | {"rows": rows}])
     with pytest.raises(InputError, match="row 3 has no next observation"):
         Log(path).read()
 

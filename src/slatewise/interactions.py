@@ -31,7 +31,7 @@ class Batch:
         """Return the rows that `index` (a slice, or a tensor of positions or booleans) selects."""
         if isinstance(index, int):
             index = slice(index, index + 1 or None)
-        return self.map(lambda array: array[_for_numpy(index)] if isinstance(array, np.ndarray) else array[index])
+        return self.map(lambda array: _selected(array, index))
 
     def to(self, device: str | torch.device) -> Self:
         """Return the batch with its tensors on `device`."""
@@ -63,8 +63,23 @@ def _map(value: Any, change: Callable[[Any], Any]) -> Any:
     return value.map(change) if isinstance(value, Batch) else change(value)
 
 
-def _for_numpy(index: Any) -> Any:
-    return index.cpu().numpy() if isinstance(index, Tensor) else index
+def _selected(array: Any, index: Any) -> Any:
+    if isinstance(array, np.ndarray):
+        return array[index.cpu().numpy() if isinstance(index, Tensor) else index]
+    if shared(array) and isinstance(index, Tensor):
+        rows = int(index.sum()) if index.dtype == torch.bool else len(index)
+        return array[:1].expand(rows, *array.shape[1:])
+    return array[index]
+
+
+def shared(array: Tensor) -> bool:
+    """Whether all rows are one row in memory (an expanded tensor): selecting rows keeps it so, at no cost."""
+    return array.ndim > 1 and len(array) > 1 and array.stride(0) == 0
+
+
+def distinct(array: Tensor) -> Tensor:
+    """Return the first row of an array whose rows are all the same in memory, else the array: enough to check."""
+    return array[:1] if shared(array) else array
 
 
 def _cat(name: str, values: list[Any]) -> Any:
@@ -74,6 +89,8 @@ def _cat(name: str, values: list[Any]) -> Any:
     if isinstance(first, Batch):
         return type(first).cat(values)
     if isinstance(first, Tensor):
+        if all(shared(value) and torch.equal(value[0], first[0]) for value in values):
+            return first[:1].expand(sum(len(value) for value in values), *first.shape[1:])
         if any(value.shape[1:] != first.shape[1:] for value in values):
             shapes = sorted({tuple(value.shape[1:]) for value in values})
             raise InputError(f"{name} has different shapes per row, {shapes}: pad them to one shape first")
@@ -147,7 +164,7 @@ class Observation(Batch):
     @property
     def mask(self) -> Tensor:
         """Candidates that may be shown, bool [B, C]."""
-        return self.item_ids >= 0
+        return (distinct(self.item_ids) >= 0).expand(self.item_ids.shape)
 
     def features(self, positions: Tensor) -> Tensor:
         """Return catalogue and item features at candidate `positions` [B, P], as float32 [B, P, E + D].
@@ -190,14 +207,15 @@ class Observation(Batch):
         if shape[1] != candidates:
             raise InputError(f"{name}.items has {shape[1]} candidates, {name}.item_ids has {candidates}")
         limit = len(self.catalogue) if self.catalogue else None
-        low, high = self.item_ids < -1, self.item_ids >= (limit if limit is not None else 2**62)
+        ids = distinct(self.item_ids)
+        low, high = ids < -1, ids >= (limit if limit is not None else 2**62)
         if bool((low | high).any()):
             row, column = first_true(low | high)
             allowed = f"−1 to {limit - 1}" if limit is not None else "−1 or more"
             raise InputError(
                 f"{name}.item_ids[{row}, {column}] is {int(self.item_ids[row, column])}: allowed are {allowed}"
             )
-        empty = ~self.mask.any(1)
+        empty = ~(ids >= 0).any(1)
         if bool(empty.any()):
             raise InputError(f"{name}.item_ids[{first_true(empty)[0]}] has no candidate to show: drop the row")
         for key, values in (("user", self.user), ("items", self.items), ("history", self.history)):

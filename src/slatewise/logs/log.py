@@ -1,20 +1,24 @@
 """Reading a log: lazily, in blocks of bounded memory, each checked before anyone sees it."""
 
+import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from slatewise.errors import InputError
-from slatewise.interactions import Catalogue, Interactions, Observation, Spec
-from slatewise.logs.schema import OBSERVED, Layout, check_columns, check_nulls, read_description
+from slatewise.interactions import Catalogue, Interactions, Observation, Spec, shared
+from slatewise.logs.catalogues import read_catalogue
+from slatewise.logs.derived import DERIVED, HISTORY, Histories
+from slatewise.logs.files import damaged, open_parquet
+from slatewise.logs.rewards import Reward
+from slatewise.logs.schema import OBSERVED, PROPENSITIES, Layout, check_columns, check_nulls, read_description
 
 BLOCK_ROWS = 65_536
 BLOCK_MEGABYTES = 64
@@ -23,26 +27,39 @@ BLOCK_MEGABYTES = 64
 class Log:
     """Interactions at rest, in the folder that a `LogWriter` or an importer made.
 
-    path: the folder.  spec, source: as they were written.  Its length is its number of decisions.
-    Raises InputError for a folder that is missing, not a log, damaged or of a later format.
+    path: the folder.  reward: what a decision earned, as a signal or a weighted sum of signals (`clicked + 0.1 *
+    watch`; `clicked` is known to every log), or None for the reward as it was logged.  history: how many interactions
+    of the session an observation remembers, or None for as many as were logged.
+
+    spec, source: as they were written.  propensities: `kind` is `logged`, `estimated` (and how) or `unknown`.  digest:
+    a hash of the content.  Its length is its number of decisions.
+    Raises InputError for a folder that is missing, not a log, damaged or of another format, or an unknown signal.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, reward: str | None = None, history: int | None = None) -> None:
         self.path = Path(path)
         values = read_description(self.path)
         try:
             self.spec = Spec.from_json(values["spec"])
+            self.propensities: dict[str, Any] = _propensities(values["propensities"])
             self.source: dict[str, Any] = dict(_typed(values["source"], dict))
             self.sessions = _count(values["sessions"])
             self._rows = _count(values["rows"])
             self._layout = Layout(self.spec, tuple(values["optional"]), bool(values["next_observation"]))
             self._catalogues = [(str(c["version"]), _name(c["file"])) for c in values["catalogues"]]
-            self._parts = [(self.path / _name(p["file"]), _count(p["rows"])) for p in values["parts"]]
+            self._parts = [_Part.of(self.path, part, self._layout) for part in values["parts"]]
+            self.digest = hashlib.sha256("".join(part.sha256 for part in self._parts).encode()).hexdigest()[:16]
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InputError(
                 f"{self.path / 'log.json'} is damaged ({type(error).__name__}: {error}): write the log anew"
             ) from None
         self._check_rows()
+        self.reward = None if reward is None else Reward.of(reward, self.spec.signals)
+        if history is not None and history < 0:
+            raise InputError(f"history={history}: remember 0 interactions or more")
+        self._stored_history = self.spec.history
+        if history is not None:
+            self.spec = replace(self.spec, history=history)
 
     def __len__(self) -> int:
         return self._rows
@@ -58,7 +75,7 @@ class Log:
         if not self._catalogues:
             return None
         version, name = self._catalogues[0]
-        return _read_catalogue(self.path / name, version, len(self.spec.catalogue))
+        return read_catalogue(self.path / name, version, len(self.spec.catalogue))
 
     def blocks(self, rows: int | None = None) -> Iterator[Interactions]:
         """Yield all interactions in order, in blocks of at most `rows` (default: 65,536, or 64 MB of them).
@@ -69,8 +86,8 @@ class Log:
         size = self._layout.rows_in(BLOCK_MEGABYTES, BLOCK_ROWS) if rows is None else rows
         if size < 1:
             raise InputError(f"rows={rows}: a block has at least one row")
-        for file, count in self._parts:
-            yield from self._part(file, count, size)
+        for part in self._parts:
+            yield from self._part(part, size)
 
     def read(self) -> Interactions:
         """Return all interactions at once. Raises InputError for a log without any."""
@@ -81,40 +98,55 @@ class Log:
 
     def _check_rows(self) -> None:
         """Hold what log.json says against the footers of the parts."""
-        for file, count in self._parts:
-            with _open(file) as parquet:
-                _check_part(file, parquet, count, self._layout)
-        total = sum(count for _, count in self._parts)
+        for part in self._parts:
+            part.check()
+        total = sum(part.rows for part in self._parts)
         if total != self._rows or not min(1, total) <= self.sessions <= total:
             raise InputError(
                 f"{self.path / 'log.json'} says {self._rows} rows and {self.sessions} sessions, its parts have {total} "
                 "rows: write the log anew"
             )
 
-    def _part(self, file: Path, count: int, size: int) -> Iterator[Interactions]:
+    def _part(self, part: "_Part", size: int) -> Iterator[Interactions]:
+        rebuild = self.spec.history != self._stored_history or HISTORY in part.layout.left_out
+        histories = Histories(self.spec.history) if rebuild and self.spec.history else None
         start, previous = 0, None
-        for table in _tables(file, count, size, self._layout):
-            block = self._block(file, start, table)
+        for table in part.tables(size):
+            block = self._remembering(self._block(part, start, table), histories, rebuild)
             if previous is not None:
-                yield self._with_next(file, start - len(previous[0]), previous, block[0][:1])
+                yield self._with_next(part.file, start - len(previous[0]), previous, block[0][:1])
             previous, start = block, start + table.num_rows
         if previous is not None:
-            yield self._with_next(file, start - len(previous[0]), previous, None)
+            yield self._with_next(part.file, start - len(previous[0]), previous, None)
 
-    def _block(self, file: Path, start: int, table: Any) -> "_Block":
+    def _block(self, part: "_Part", start: int, table: Any) -> "_Block":
         """Return checked interactions and the next observations that are stored beside them."""
-        check_nulls(file, table)
+        check_nulls(part.file, table)
         try:
-            rows = self._layout.interactions(table, self.catalogue)
+            rows = part.layout.interactions(table, self.catalogue)
             rows.validate()
+            if self.reward is not None:
+                shown = rows.decision.slate >= 0
+                rows = replace(rows, response=self.reward(rows.response, self.spec.signals, shown))
             if not self.has_next_observation:
                 return rows, None, None
-            following, has_next = self._layout.following(table, self.catalogue)
+            following, has_next = part.layout.following(table, self.catalogue)
             if len(following):
                 following.validate("next_observation")
         except InputError as error:
-            where = f"{file}, rows from {start} (the first below counts as 0)"
+            where = f"{part.file}, rows from {start} (the first below counts as 0)"
             raise InputError(f"{where}: {error}") from None
+        return rows, following, has_next
+
+    def _remembering(self, block: "_Block", histories: Histories | None, rebuild: bool) -> "_Block":
+        """Give rows and stored next observations the histories that are asked for."""
+        rows, following, has_next = block
+        if not rebuild:
+            return block
+        before, after = histories.of(rows) if histories else (None, None)
+        rows = replace(rows, observation=replace(rows.observation, history=before))
+        if following is not None:
+            following = replace(following, history=None if after is None else after[has_next])
         return rows, following, has_next
 
     def _with_next(self, file: Path, start: int, block: "_Block", after: Interactions | None) -> Interactions:
@@ -130,74 +162,72 @@ class Log:
                 f"{file}: row {row} has no next observation, and the row after it is not the next step of its "
                 "session: rows were dropped or reordered, write the log anew"
             )
-        ahead = shifted.observation
-        for name in OBSERVED:
-            values = getattr(ahead, name)
-            if values is not None:
-                values[has_next] = getattr(following, name)
-        return replace(rows, next_observation=ahead)
+        return replace(rows, next_observation=_placed(shifted.observation, has_next, following))
 
 
 _Block = tuple[Interactions, Observation | None, Tensor | None]
 
 
-def _tables(file: Path, count: int, size: int, layout: Layout) -> Iterator[Any]:
-    """Yield a part's rows as Arrow tables of at most `size` rows."""
-    try:
-        with _open(file) as parquet:
-            _check_part(file, parquet, count, layout)
-            for batch in parquet.iter_batches(size, columns=list(layout.columns), use_threads=False):
-                yield pa.Table.from_batches([batch])
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(file, error) from None
+def _placed(ahead: Observation, has_next: Tensor, following: Observation) -> Observation:
+    """Return observations with `following` in the rows of `has_next` [B]."""
+    values: dict[str, Tensor] = {}
+    for name in OBSERVED:
+        column, stored = getattr(ahead, name), getattr(following, name)
+        if stored is not None and not (shared(column) and torch.equal(column[has_next], stored)):
+            column = column.clone() if shared(column) else column
+            column[has_next] = stored
+        values[name] = column
+    return replace(ahead, **values)
 
 
-def _open(file: Path) -> Any:
-    if not file.is_file():
-        raise InputError(f"{file} is missing, and log.json names it: copy the whole folder, or write the log anew")
-    try:
-        return pq.ParquetFile(file, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        raise _damaged(file, error) from None
+@dataclass(frozen=True)
+class _Part:
+    """One file of a log: how many rows, what columns, and the hash of its content."""
 
+    file: Path
+    rows: int
+    layout: Layout
+    sha256: str
 
-def _check_part(file: Path, parquet: Any, count: int, layout: Layout) -> None:
-    check_columns(file, parquet.schema_arrow, layout)
-    if parquet.metadata.num_rows != count:
-        raise InputError(f"{file} has {parquet.metadata.num_rows} rows, log.json says {count}: write the log anew")
-
-
-def _damaged(file: Path, error: Exception) -> InputError:
-    reason = str(error).splitlines()[0].rstrip(".")
-    return InputError(
-        f"{file} ({file.stat().st_size:,} bytes) is not a complete Parquet file ({reason}): it was cut short or "
-        "damaged, copy it again or write the log anew"
-    )
-
-
-def _read_catalogue(file: Path, version: str, width: int) -> Catalogue:
-    """Read a catalogue and check its hash."""
-    with _open(file) as parquet:
-        try:
-            table = parquet.read()
-        except (pa.ArrowException, OSError) as error:
-            raise _damaged(file, error) from None
-    wanted = {"item": pa.int64()} | ({"features": pa.list_(pa.float32(), width)} if width else {})
-    for name, kind in wanted.items():
-        if name not in table.column_names or table.schema.field(name).type != kind:
-            raise InputError(f"{file}: column {name!r} ({kind}) is missing or of another type: write the log anew")
-    features = torch.zeros(table.num_rows, width)
-    if width:
-        flat = table.column("features").combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        features = torch.from_numpy(flat.copy()).view(table.num_rows, width)
-    ids = table.column("id").to_pylist() if "id" in table.column_names else None
-    catalogue = Catalogue.of(features, ids)
-    if catalogue.version != version:
-        raise InputError(
-            f"{file} has content {catalogue.version}, log.json says {version}: the catalogue was changed after the "
-            "log was written, copy the original"
+    @staticmethod
+    def of(folder: Path, values: dict[str, Any], layout: Layout) -> "_Part":
+        left_out = tuple(str(name) for name in _typed(values["left_out"], list))
+        if set(left_out) - set(DERIVED):
+            raise ValueError(f"left_out is {left_out}, known are {DERIVED}")
+        return _Part(
+            folder / _name(values["file"]),
+            _count(values["rows"]),
+            replace(layout, left_out=left_out),
+            _typed(values["sha256"], str),
         )
-    return catalogue
+
+    def check(self) -> None:
+        """Raise InputError unless the file's footer is what log.json says."""
+        with open_parquet(self.file) as parquet:
+            self._check(parquet)
+
+    def tables(self, size: int) -> Iterator[Any]:
+        """Yield the rows as Arrow tables of at most `size` rows."""
+        try:
+            with open_parquet(self.file) as parquet:
+                self._check(parquet)
+                for batch in parquet.iter_batches(size, columns=list(self.layout.columns), use_threads=False):
+                    yield pa.Table.from_batches([batch])
+        except (pa.ArrowException, OSError) as error:
+            raise damaged(self.file, error) from None
+
+    def _check(self, parquet: Any) -> None:
+        check_columns(self.file, parquet.schema_arrow, self.layout)
+        if parquet.metadata.num_rows != self.rows:
+            raise InputError(
+                f"{self.file} has {parquet.metadata.num_rows} rows, log.json says {self.rows}: write the log anew"
+            )
+
+
+def _propensities(value: Any) -> dict[str, Any]:
+    if _typed(value, dict).get("kind") not in PROPENSITIES:
+        raise ValueError(f"propensities are {value!r:.60}, known kinds are {PROPENSITIES}")
+    return value
 
 
 def _typed(value: Any, kind: type) -> Any:

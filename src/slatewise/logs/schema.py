@@ -1,6 +1,7 @@
 """How the record lies in Parquet: one row a decision, fixed-size lists of the record's own dtypes.
 
-Columns of width 0 (a world without `items`, say) are left out, and read back as tensors of width 0.
+Columns of width 0 (a world without `items`, say) are left out, and read back as tensors of width 0; so is what a
+reader rebuilds (see `derived`), part by part.
 """
 
 import json
@@ -15,8 +16,9 @@ from torch import Tensor
 
 from slatewise.errors import InputError
 from slatewise.interactions import Catalogue, Decision, Interactions, Observation, Response, Spec
+from slatewise.logs.derived import HISTORY, ITEM_IDS, first_items
 
-VERSION: Final = 0
+VERSION: Final = 1
 FORMAT: Final = "slatewise log"
 
 # Column: the record that holds it, the type of an element, and the letters of its shape after the batch.
@@ -37,7 +39,7 @@ COLUMNS: Final[dict[str, tuple[str, Any, str]]] = {
     "episode": ("", pa.int64(), ""),
     "step": ("", pa.int64(), ""),
     "user_id": ("", pa.int64(), ""),
-    "time": ("", pa.int64(), ""),
+    "time": ("", pa.timestamp("us", tz="UTC"), ""),
     "decision_id": ("", pa.string(), ""),
     "policy_version": ("", pa.string(), ""),
 }
@@ -49,15 +51,21 @@ TORCH: Final = {
     "int64": torch.int64,
     "bool": torch.bool,
 }
+TORCH_BYTES: Final = {"float": 4, "double": 8, "int64": 8, "bool": 1, "string": 16, str(COLUMNS["time"][1]): 8}
+PROPENSITIES: Final = ("logged", "estimated", "unknown")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What the files of a log hold: the spec's sizes, which optional columns, and whether there is a next one."""
+    """What a file of a log holds: the spec's sizes, which optional columns, and whether there is a next one.
+
+    left_out: columns that a reader rebuilds.
+    """
 
     spec: Spec
     optional: tuple[str, ...]
     next_observation: bool
+    left_out: tuple[str, ...] = ()
 
     @staticmethod
     def of(interactions: Interactions, spec: Spec) -> "Layout":
@@ -67,7 +75,7 @@ class Layout:
         for name, (part, _, _) in COLUMNS.items():
             value = getattr(getattr(interactions, part) if part else interactions, name)
             if name not in OPTIONAL:
-                _check_shape(name, value, layout.shape(name), wanted=name != "history" or spec.history > 0)
+                _check_shape(name, value, layout.shape(name), wanted=name != HISTORY or spec.history > 0)
         return layout
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -81,9 +89,9 @@ class Layout:
     def columns(self) -> dict[str, Any]:
         """Names and Arrow types of all columns, in order. Next observations are lists, null where not needed."""
         present = [n for n in COLUMNS if 0 not in self.shape(n) and (n not in OPTIONAL or n in self.optional)]
-        types = {name: _nested(COLUMNS[name][1], self.shape(name)) for name in present}
+        types = {n: _nested(COLUMNS[n][1], self.shape(n)) for n in present if n not in self.left_out}
         if self.next_observation:
-            for name in (n for n in OBSERVED if n in types):
+            for name in (n for n in OBSERVED if n in types or (n == ITEM_IDS and n in present)):
                 types[f"next_{name}"] = pa.list_(_nested(COLUMNS[name][1], self.shape(name)[1:]))
         return types
 
@@ -132,22 +140,23 @@ class Layout:
             if column in self.columns:
                 values[name] = _tensor(_checked(table, column, shape[0], rows), kind).view(rows, *shape)
             else:
-                values[name] = None if name == "history" else torch.zeros(rows, *shape, dtype=kind)
+                values[name] = None if name == HISTORY else torch.zeros(rows, *shape, dtype=kind)
         return Observation(**values, catalogue=catalogue), has_next
 
     def _read(self, table: Any, name: str) -> Any:
+        if name in self.left_out:
+            return first_items(table.num_rows, self.spec.candidates) if name == ITEM_IDS else None
         if name not in self.columns:
-            empty = name not in OPTIONAL and name != "history"
+            empty = name not in OPTIONAL and name != HISTORY
             zeros = torch.zeros(table.num_rows, *self.shape(name), dtype=TORCH.get(str(COLUMNS[name][1])))
             return zeros if empty else None
         column = table.column(name).combine_chunks()
         kind = COLUMNS[name][1]
         if kind == pa.string():
             return column.to_numpy(zero_copy_only=False)
+        if kind == COLUMNS["time"][1]:
+            return _tensor(column.view(pa.int64()), torch.int64)
         return _tensor(column, TORCH[str(kind)]).view(table.num_rows, *self.shape(name))
-
-
-TORCH_BYTES: Final = {"float": 4, "double": 8, "int64": 8, "bool": 1, "string": 16}
 
 
 def _check_shape(name: str, value: Tensor | None, shape: tuple[int, ...], wanted: bool) -> None:
@@ -174,6 +183,8 @@ def _dense(values: Any, kind: Any) -> Any:
     if isinstance(values, np.ndarray):
         return pa.array(values, type=kind)
     array = pa.array(values.detach().cpu().contiguous().numpy().reshape(-1))
+    if kind == COLUMNS["time"][1]:
+        return array.view(kind)
     for size in reversed(values.shape[1:]):
         array = pa.FixedSizeListArray.from_arrays(array, size)
     return array
@@ -242,7 +253,12 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise InputError(f"{file} does not describe a log (damaged, or of another program): write it anew") from None
     if values["version"] > VERSION:
         raise InputError(
-            f"{file} has format version {values['version']}, this slatewise reads up to {VERSION}: upgrade slatewise"
+            f"{file} has format version {values['version']}, this slatewise reads version {VERSION}: upgrade slatewise"
+        )
+    if values["version"] < VERSION:
+        raise InputError(
+            f"{file} has format version {values['version']}, from before the first release; this slatewise reads "
+            f"version {VERSION}: simulate or import the log again"
         )
     return values
 

@@ -1,12 +1,14 @@
 """Writing a log: whole sessions, in order, and never half of it."""
 
+import hashlib
 import json
 import shutil
 import warnings
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from uuid import uuid4
 
 import numpy as np
@@ -17,11 +19,21 @@ from torch import Tensor
 
 from slatewise.errors import InputError
 from slatewise.interactions import Catalogue, Interactions, Observation, Spec
-from slatewise.logs.schema import FORMAT, VERSION, Layout, same_rows, without_next
+from slatewise.logs.catalogues import union, write_catalogue
+from slatewise.logs.derived import derivable
+from slatewise.logs.schema import FORMAT, PROPENSITIES, VERSION, Layout, same_rows, without_next
 
 PART_ROWS = 200_000
 DICTIONARY: Any = ["item_ids.list.element", "slate.list.element", "policy_version"]  # columns with few values
 STATISTICS: Any = ["episode", "step", "time", "user_id"]
+
+
+class Described(Protocol):
+    """What can be written as JSON: a feature schema."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-able dict."""
+        ...
 
 
 class LogWriter:
@@ -35,8 +47,13 @@ class LogWriter:
     LOG that takes LOG's place at the end, or vanishes if something is raised. Warns where every propensity is
     1 (`deterministic`), because such a log is worth nothing for off-policy evaluation.
 
-    source: where the log comes from, JSON-able.  Raises InputError where LOG exists and `overwrite` is false, or
-    what is added does not fit the spec, repeats a decision or continues a session after its end.
+    The items of all catalogues that come are kept as one, where they have ids. What a reader can rebuild to the bit
+    is left out: candidates that are the catalogue in order, histories, next observations that are the next row.
+
+    source: where the log comes from, JSON-able.  features: the schema that encoded users and items, if there is one.
+    propensities: `kind` is `logged`, `estimated` (say how) or `unknown` (1 is written; such a log is for learning).
+    Raises InputError where LOG exists and `overwrite` is false, or what is added does not fit the spec, repeats a
+    decision or continues a session after its end.
     """
 
     def __init__(
@@ -46,16 +63,27 @@ class LogWriter:
         source: dict[str, Any],
         overwrite: bool = False,
         part_rows: int = PART_ROWS,
+        features: Described | None = None,
+        propensities: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = Path(path)
         self.deterministic = True
         self.rows = self.sessions = 0
         _check_target(self.path, overwrite)
-        self._head = {"spec": asdict(spec), "source": _json(source)}
+        self._propensities = _json("propensities", dict(propensities or {"kind": "logged"}))
+        if self._propensities.get("kind") not in PROPENSITIES:
+            raise InputError(f"propensities are {self._propensities}: their kind is one of {', '.join(PROPENSITIES)}")
+        self._head = {
+            "spec": asdict(spec),
+            "source": _json("source", source),
+            "propensities": self._propensities,
+            "features": _json("features", features.to_json()) if features else None,
+        }
         self._spec = spec
         self._part_rows = part_rows
         self._layout: Layout | None = None
         self._catalogue: Catalogue | None = None
+        self._unions: dict[str, Tensor] = {}  # by version: where the items of other catalogues are in this one
         self._fresh: list[Interactions] = []
         self._waiting = 0  # rows in `_fresh`
         self._open: _Rows | None = None
@@ -84,7 +112,7 @@ class LogWriter:
         if len(interactions) == 0:
             return
         interactions = interactions.to("cpu")
-        self._check(interactions)
+        interactions = self._known_items(self._check(interactions))
         self._fresh.append(interactions)
         self._waiting += len(interactions)
         if self._waiting >= max(self._limit, self._open.count if self._open else 0):
@@ -96,7 +124,7 @@ class LogWriter:
             self._flush(final=True)
         self._describe()
         _replace(self._folder, self.path)
-        if self.rows and self.deterministic:
+        if self.rows and self.deterministic and self._propensities["kind"] == "logged":
             warnings.warn(
                 f"{self.path}: every logged propensity is 1, so this log is worth nothing for off-policy evaluation: "
                 "log with exploration (--explore-floor 0.05, say)",
@@ -107,31 +135,39 @@ class LogWriter:
     def _limit(self) -> int:
         return self._layout.rows_in(256, self._part_rows) if self._layout else self._part_rows
 
-    def _check(self, interactions: Interactions) -> None:
-        catalogue = interactions.observation.catalogue
+    def _check(self, interactions: Interactions) -> Interactions:
         layout = Layout.of(interactions, self._spec)
         if self._layout is None:
-            self._layout, self._catalogue = layout, catalogue
+            self._layout, self._catalogue = layout, interactions.observation.catalogue
         if layout != self._layout:
             raise InputError(
                 f"this batch has {_fields(layout)}, the log so far {_fields(self._layout)}: give all batches the same"
             )
-        if (catalogue and catalogue.version) != (self._catalogue and self._catalogue.version):
-            raise InputError(
-                "this batch has another catalogue than the log so far: write another log, or call .dense() on the "
-                "observations"
-            )
+        catalogue = interactions.observation.catalogue
         width = catalogue.features.shape[1] if catalogue else 0
         if width != len(self._spec.catalogue):
             raise InputError(f"the catalogue has {width} features, the spec names {len(self._spec.catalogue)}")
+        return interactions
+
+    def _known_items(self, interactions: Interactions) -> Interactions:
+        """Return interactions that refer to the log's catalogue, which gets the items that it lacks."""
+        mine, other = self._catalogue, interactions.observation.catalogue
+        if (mine is None) != (other is None):
+            raise InputError("some batches have a catalogue and some have none: give it to all or to none")
+        if mine is None or other is None or mine.version == other.version:
+            return interactions
+        if other.version not in self._unions:
+            self._unions = {}  # what was joined before refers to a smaller catalogue
+            self._catalogue, self._unions[other.version] = union(mine, other)
+        return _with_catalogue(interactions, self._catalogue, self._unions[other.version])
 
     def _flush(self, final: bool) -> None:
         """Sort what is in memory; write the complete sessions, or all at the end; keep the rest."""
         if self._fresh:
-            fresh = Interactions.cat(self._fresh)
+            fresh = Interactions.cat([_under(rows, self._catalogue) for rows in self._fresh])
             fresh.validate()
             self.deterministic = self.deterministic and bool((fresh.decision.propensity == 1).all())
-            self._open = _Rows.of(fresh) if self._open is None else self._open.joined(fresh)
+            self._open = _Rows.of(fresh) if self._open is None else self._open.under(self._catalogue).joined(fresh)
             self._fresh, self._waiting = [], 0
         if self._open is None:
             return
@@ -140,7 +176,7 @@ class LogWriter:
         if int(write.sum()) < (1 if final else max(1, self._limit // 2)):
             return
         self._write(self._open.take(write))
-        self._open = None if final else self._open.take(~write)
+        self._open = None if bool(write.all()) else self._open.take(~write)
 
     def _write(self, rows: "_Rows") -> None:
         assert self._layout is not None
@@ -150,10 +186,11 @@ class LogWriter:
             raise InputError(f"episode {again[0]} was already written: give every session of a log its own number")
         self._episodes = np.concatenate([self._episodes, episodes])
         name = f"part-{len(self._parts):05d}.parquet"
-        group = self._layout.rows_in(64, 65_536)
+        layout = replace(self._layout, left_out=derivable(rows.interactions, rows.nexts, rows.at))
+        group = layout.rows_in(64, 65_536)
         with pq.ParquetWriter(
             self._folder / name,
-            pa.schema(list(self._layout.columns.items())),
+            pa.schema(list(layout.columns.items())),
             compression="zstd",
             use_dictionary=DICTIONARY,
             write_statistics=STATISTICS,
@@ -161,17 +198,17 @@ class LogWriter:
         ) as file:
             for start in range(0, rows.count, group):
                 piece = rows.take(slice(start, start + group))
-                file.write_table(self._layout.table(piece.interactions, piece.nexts, piece.at >= 0))
-        self._parts.append({"file": name, "rows": rows.count})
+                file.write_table(layout.table(piece.interactions, piece.nexts, piece.at >= 0))
+        with (self._folder / name).open("rb") as written:
+            sha256 = hashlib.file_digest(written, "sha256").hexdigest()
+        self._parts.append({"file": name, "rows": rows.count, "left_out": list(layout.left_out), "sha256": sha256})
         self.rows += rows.count
         self.sessions += len(episodes)
 
     def _describe(self) -> None:
         catalogues: list[dict[str, Any]] = []
         if self._catalogue is not None:
-            name = f"catalogue-{self._catalogue.version}.parquet"
-            write_catalogue(self._folder / name, self._catalogue)
-            catalogues = [{"version": self._catalogue.version, "items": len(self._catalogue), "file": name}]
+            catalogues = [write_catalogue(self._folder, self._catalogue)]
         layout = self._layout
         values: dict[str, Any] = {
             "format": FORMAT,
@@ -209,6 +246,10 @@ class _Rows:
             return _Rows(interactions, None, torch.cat([self.at, other.at]))
         at = torch.cat([self.at, other.at + len(self.nexts)])
         return _Rows(interactions, Observation.cat([self.nexts, other.nexts]), at)
+
+    def under(self, catalogue: Catalogue | None) -> "_Rows":
+        nexts = None if self.nexts is None else replace(self.nexts, catalogue=catalogue)
+        return _Rows(_under(self.interactions, catalogue), nexts, self.at)
 
     def take(self, index: Tensor | slice) -> "_Rows":
         return _Rows(self.interactions[index], self.nexts, self.at[index]).compact()
@@ -260,16 +301,24 @@ def _check_sessions(rows: Interactions, same: Tensor) -> None:
         )
 
 
-def write_catalogue(file: Path, catalogue: Catalogue) -> None:
-    """Write a catalogue: `item` (its row), `id` where items have names, `features` unless there are none."""
-    count, width = catalogue.features.shape
-    columns: dict[str, Any] = {"item": pa.array(np.arange(count))}
-    if catalogue.ids is not None:
-        columns["id"] = pa.array(catalogue.ids, type=pa.string())
-    if width:
-        flat = pa.array(catalogue.features.detach().cpu().contiguous().numpy().reshape(-1))
-        columns["features"] = pa.FixedSizeListArray.from_arrays(flat, width)
-    pq.write_table(pa.table(columns), file, compression="zstd", write_page_checksum=True)
+def _with_catalogue(rows: Interactions, catalogue: Catalogue | None, at: Tensor) -> Interactions:
+    """Return interactions whose items are the rows `at` [N] of another catalogue."""
+
+    def moved(observation: Observation) -> Observation:
+        ids = observation.item_ids
+        return replace(observation, item_ids=torch.where(ids >= 0, at[ids.clamp(min=0)], -1), catalogue=catalogue)
+
+    following = rows.next_observation
+    return replace(
+        rows, observation=moved(rows.observation), next_observation=None if following is None else moved(following)
+    )
+
+
+def _under(rows: Interactions, catalogue: Catalogue | None) -> Interactions:
+    """Return interactions under a catalogue that begins with theirs."""
+    observation, following = replace(rows.observation, catalogue=catalogue), rows.next_observation
+    following = None if following is None else replace(following, catalogue=catalogue)
+    return replace(rows, observation=observation, next_observation=following)
 
 
 def _check_target(path: Path, overwrite: bool) -> None:
@@ -292,11 +341,11 @@ def _replace(new: Path, target: Path) -> None:
         new.rename(target)
 
 
-def _json(source: dict[str, Any]) -> dict[str, Any]:
+def _json(name: str, values: dict[str, Any]) -> dict[str, Any]:
     try:
-        return json.loads(json.dumps(source, allow_nan=False))
+        return json.loads(json.dumps(values, allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise InputError(f"source cannot be written as JSON ({error}): use strings, numbers, lists, dicts") from None
+        raise InputError(f"{name} cannot be written as JSON ({error}): use strings, numbers, lists, dicts") from None
 
 
 def _fields(layout: Layout) -> str:
