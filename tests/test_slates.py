@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slatewise.choice import FirstPosition, InnerProduct, Logit, Proportional
+from slatewise.choice import ExponentialCascade, FirstPosition, InnerProduct, Logit, Proportional
 from slatewise.errors import InputError
 from slatewise.slates import (
     best_slate,
@@ -20,6 +20,7 @@ from slatewise.slates import (
     slate_value,
     softmax_propensity,
     top_k,
+    top_k_slate,
     uniform_propensity,
     uniform_slate,
 )
@@ -335,3 +336,15 @@ def test_permuting_candidates_keeps_softmax_propensities() -> None:
     place = order.argsort()
     moved = torch.where(slate >= 0, place[slate.clamp(min=0)], -1)
     torch.testing.assert_close(softmax_propensity(logits[:, order], mask[:, order], moved), propensity)
+
+
+def test_top_k_slates_rank_by_weight_times_what_an_item_is_worth_more_than_no_click() -> None:
+    scores, values = torch.tensor([[0.0, 1.0, 2.0, 5.0]]), torch.tensor([[9.0, 4.0, 3.0, 8.0]])
+    mask, nothing = torch.tensor([[True, True, True, False]]), torch.tensor([1.0])
+    known = Logit(InnerProduct(1), no_click=0.0)
+    worth = torch.exp(scores) * (values - 1)  # 8, 8.2, 14.8
+    slate = top_k_slate(known, scores, values, nothing, mask, 2)
+    assert slate.tolist() == [worth.masked_fill(~mask, -1).topk(2).indices[0].tolist()]
+    assert top_k_slate(FirstPosition(), scores, values, nothing, mask, 2).tolist() == [[0, 1]]
+    cascade = ExponentialCascade(InnerProduct(1))
+    assert top_k_slate(cascade, scores, values, nothing, mask, 4).tolist() == [[2, 1, 0, -1]]

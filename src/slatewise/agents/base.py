@@ -1,6 +1,7 @@
 """What all agents share: exploration, settings, saving and loading."""
 
 import json
+import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict
 from pathlib import Path
@@ -179,6 +180,39 @@ class NetworkAgent(Agent, ABC):
     def epsilon(self) -> float:
         """Return the probability of a uniform slate when exploring, at the present step."""
         return self._settings.epsilon_at(self.steps, self.explore_floor)
+
+    @abstractmethod
+    def lessons(self, rollout: Interactions) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the network is fitted to: candidates (−1 for no click), targets and weights, each [T · B, P]."""
+
+    def observe(self, interactions: Interactions) -> None:
+        """Remember one vector step."""
+        self.memory.add(interactions)
+        self.steps += len(interactions)
+
+    def update(self) -> dict[str, float] | None:
+        """Learn from a full rollout; return `loss`, `value`, `epsilon`, `learning_rate`, or None before it is full.
+
+        Raises InputError where the loss is not finite, before anything is saved.
+        """
+        if not self.memory.full():
+            return None
+        s = self._settings
+        rollout = self.memory.take()
+        positions, targets, weights = self.lessons(rollout)
+        self.regression.network.learn_scale(rollout.observation)
+        rate = s.rate_at(self.steps - len(rollout))
+        loss = self.regression.fit(
+            rollout.observation, positions, targets, weights, s.epochs, s.minibatches, rate, self.generator
+        )
+        if not math.isfinite(loss):
+            raise InputError(
+                f"{self.name} diverged: the loss is {loss} after {self.steps} steps; a run's last checkpoint is from "
+                f"before that, begin again with a learning_rate below {s.learning_rate:g}"
+            )
+        self.updates += 1
+        value = float((targets * weights).sum() / weights.sum().clamp(min=1))
+        return {"loss": loss, "value": value, "epsilon": self.epsilon(), "learning_rate": rate * s.learning_rate}
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything learned, by name."""

@@ -6,10 +6,10 @@ rate. Learned from parallel users with λ-returns instead of one-step targets fr
 neither a target network nor a memory of the past.
 """
 
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from slatewise.agents.base import NetworkAgent, NetworkSettings
@@ -17,14 +17,32 @@ from slatewise.choice import Cascade, FirstPosition, Multinomial
 from slatewise.errors import InputError
 from slatewise.interactions import Decision, Interactions, Observation, Response
 from slatewise.returns import lambda_returns
-from slatewise.slates import best_slate
+from slatewise.slates import best_slate, greedy_slate, slate_value, top_k_slate
+
+Slates = Literal["exact", "greedy", "top-k"]
 
 
 class Settings(NetworkSettings):
     """Settings of SlateQ."""
 
-    discount: float = Field(1.0, ge=0, le=1, description="γ: what a reward one step later is worth")
+    discount: float = Field(1.0, ge=0, le=1, description="γ: what a reward one step later is worth; 0 is myopic")
     trace: float = Field(0.95, ge=0, le=1, description="λ: how far returns reach before the network's value takes over")
+    target: Literal["exact", "greedy", "top-k", "sarsa"] = Field(
+        "exact", description="slate whose value comes next in training: exact, greedy, top-k, or sarsa, the one shown"
+    )
+    serve: Slates = Field("exact", description="how slates are made: exact, greedy or top-k")
+    null_value: bool = Field(
+        True, description="no click has a value; false, with trace 0, is the published recipe, for comparison"
+    )
+
+    @model_validator(mode="after")
+    def _one_step_without_a_null_value(self) -> "Settings":
+        if not self.null_value and self.trace > 0:
+            raise ValueError(
+                f"null_value=false with trace={self.trace:g}: returns over several steps hold what comes after a "
+                "no-click, so the published recipe needs trace=0"
+            )
+        return self
 
 
 class SlateQ(NetworkAgent):
@@ -57,17 +75,22 @@ class SlateQ(NetworkAgent):
 
     def values(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """Return Q of every candidate [B, C] and of no click [B], in units of reward."""
-        return self.regression.predict(observation)
+        items, no_click = self.regression.predict(observation)
+        return items, no_click if self.settings.null_value else torch.zeros_like(no_click)
 
     def greedy(self, observation: Observation, explore: bool) -> Tensor:  # noqa: ARG002 - ε is all the exploration
-        """Return the slate of highest long-term value."""
-        return self._best(observation)[0]
+        """Return the slate of highest long-term value, as `serve` makes it."""
+        return self._slate(observation, self.settings.serve)[0]
 
-    def _best(self, observation: Observation) -> tuple[Tensor, Tensor]:
+    def _slate(self, observation: Observation, how: Slates) -> tuple[Tensor, Tensor]:
+        """Return a slate of high long-term value [B, K], and that value [B]."""
         assert self.choice is not None  # `build` refused it
-        items, no_click = self.values(observation)
-        scores = self.choice.scores(observation)
-        return best_slate(self.choice, scores, items, no_click, observation.mask, self.slate_size)
+        scores, (items, no_click) = self.choice.scores(observation), self.values(observation)
+        problem = self.choice, scores, items, no_click, observation.mask, self.slate_size
+        if how == "exact":
+            return best_slate(*problem)
+        slate = (greedy_slate if how == "greedy" else top_k_slate)(*problem)
+        return slate, slate_value(self.choice, scores, items, no_click, slate)
 
     def observe(self, interactions: Interactions) -> None:
         """Remember one vector step. Raises InputError where something that SlateQ needs is missing."""
@@ -77,53 +100,46 @@ class SlateQ(NetworkAgent):
             raise InputError("slateq needs every reward of a session, and some are missing (reward_known is false)")
         if bool((interactions.response.clicked.sum(1) > 1).any()):
             raise InputError("slateq is for users who take at most one item of a slate, and some clicked several")
-        self.memory.add(interactions)
-        self.steps += len(interactions)
+        super().observe(interactions)
 
-    def update(self) -> dict[str, float] | None:
-        """Learn from a full rollout; return `loss`, `value`, `epsilon`, `learning_rate`, or None before it is full."""
-        if not self.memory.full():
-            return None
-        s = self.settings
-        rollout = self.memory.take()
-        targets = self._targets(rollout).unsqueeze(1)
-        self.regression.network.learn_scale(rollout.observation)
+    def lessons(self, rollout: Interactions) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what was consumed, no click included, with its return."""
         positions = consumed(rollout.decision, rollout.response).unsqueeze(1)
-        rate = s.rate_at(self.steps - len(rollout))
-        loss = self.regression.fit(
-            rollout.observation,
-            positions,
-            targets,
-            torch.ones_like(targets, dtype=torch.float32),
-            s.epochs,
-            s.minibatches,
-            rate,
-            self.generator,
-        )
-        self.updates += 1
-        return {
-            "loss": loss,
-            "value": float(targets.mean()),
-            "epsilon": self.epsilon(),
-            "learning_rate": rate * s.learning_rate,
-        }
+        counts = (positions >= 0) | self.settings.null_value
+        return positions, self._targets(rollout).unsqueeze(1), counts.float()
 
     def _targets(self, rollout: Interactions) -> Tensor:
-        """Return λ-returns [T · B] of the rollout, bootstrapped with the value of the best slate.
+        """Return λ-returns [T · B] of the rollout, bootstrapped with the value of the slate that comes next.
 
-        A return is followed only while the agent did what it thinks best; at a random slate the value of the best
-        one takes its place (Watkins's Q(λ), Sutton & Barto 2018, section 12.10), so exploration does not lower
-        the values that it explores.
+        That is the best slate, and a return is followed only while the agent did what it thinks best; at a random
+        slate the value of the best one takes its place (Watkins's Q(λ), Sutton & Barto 2018, section 12.10), so
+        exploration does not lower the values that it explores. SARSA follows what was shown instead, whatever it was.
         """
         assert rollout.next_observation is not None  # `observe` refused it
         steps, s = self.memory.steps, self.settings
-        best, value = self._best(rollout.next_observation)
         shown = rollout.decision.slate.view(steps, -1, self.slate_size)
-        followed = (best.view(shown.shape)[:-1] == shown[1:]).all(2)
+        if s.target == "sarsa":
+            following, value = self._shown_next(rollout.next_observation, shown, rollout.truncated)
+        else:
+            following, value = self._slate(rollout.next_observation, s.target)
+        followed = (following.view(shown.shape)[:-1] == shown[1:]).all(2)
         trace = s.trace * torch.cat([followed, followed.new_ones(1, followed.shape[1])]).double()
         parts = rollout.response.total_reward, value.double(), rollout.terminated, rollout.truncated
         reward, value, terminated, truncated = (part.view(steps, -1) for part in parts)
         return lambda_returns(reward, value, terminated, truncated, s.discount, trace).flatten()
+
+    def _shown_next(self, following: Observation, shown: Tensor, truncated: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the slates shown next [T · B, K] and their values.
+
+        At the end of the rollout and of a truncated session, what the agent would show: drawn here.
+        """
+        assert self.choice is not None  # `build` refused it
+        slate = self.act(following).slate.view(shown.shape)
+        known = ~truncated.view(len(shown), -1, 1)[:-1]
+        slate[:-1] = torch.where(known, shown[1:], slate[:-1])
+        slate = slate.flatten(0, 1)
+        items, no_click = self.values(following)
+        return slate, slate_value(self.choice, self.choice.scores(following), items, no_click, slate)
 
 
 def consumed(decision: Decision, response: Response) -> Tensor:

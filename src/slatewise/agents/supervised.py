@@ -27,24 +27,8 @@ class Supervised(NetworkAgent):
         """Return the items of highest predicted reward."""
         return top_k(self.scores(observation), observation.mask, self.slate_size)
 
-    def observe(self, interactions: Interactions) -> None:
-        """Remember one vector step."""
-        self.memory.add(interactions)
-        self.steps += len(interactions)
-
-    def update(self) -> dict[str, float] | None:
-        """Learn from a full rollout; return `loss`, `epsilon`, `learning_rate`, or None before it is full."""
-        if not self.memory.full():
-            return None
-        s = self.settings
-        rollout = self.memory.take()
+    def lessons(self, rollout: Interactions) -> tuple[Tensor, Tensor, Tensor]:
+        """Return every shown item with its reward; what is not known does not count."""
         slate, response = rollout.decision.slate, rollout.response
-        self.regression.network.learn_scale(rollout.observation)
         known = (slate >= 0) & response.reward_known.unsqueeze(1)
-        reward = torch.where(known, response.reward, 0.0)  # what is not known may be NaN
-        rate = s.rate_at(self.steps - len(rollout))
-        loss = self.regression.fit(
-            rollout.observation, slate, reward, known.float(), s.epochs, s.minibatches, rate, self.generator
-        )
-        self.updates += 1
-        return {"loss": loss, "epsilon": self.epsilon(), "learning_rate": rate * s.learning_rate}
+        return slate, torch.where(known, response.reward, 0.0), known.float()  # what is not known may be NaN
