@@ -1,16 +1,25 @@
 """Pages: results as one self-contained HTML file, nothing loaded from outside."""
 
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def render(template: str, values: dict[str, Any]) -> str:
     """Fill a template of this package. Values are escaped, except pictures that the template marks as safe."""
-    source = files("slatewise").joinpath("templates", template).read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return environment.from_string(source).render(values)
+    environment = Environment(
+        loader=PackageLoader("slatewise"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template(template).render(values)
+
+
+def write(page: str, path: Path) -> None:
+    """Write a page, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}")
+    unfinished.write_text(page, encoding="utf-8")
+    unfinished.replace(path)
 
 
 def compare(name: str, mean: float, error: float, other: str, other_mean: float, other_error: float) -> str:

@@ -47,9 +47,7 @@ def run_demo(out: Path, seed: int = 0, quick: bool = False, download: bool = Tru
             "timing": f"{seconds:.0f} seconds on {os.cpu_count()} cores, one thread.",
         },
     )
-    unfinished = out / ".report.html"
-    unfinished.write_text(page, encoding="utf-8")
-    unfinished.replace(out / "report.html")
+    reports.write(page, out / "report.html")
     say(f"the page: {out / 'report.html'}  ({seconds / 60:.1f} minutes)")
     return result
 
