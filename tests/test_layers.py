@@ -20,7 +20,7 @@ ROOMS = [
         "choice", "history", "returns", "linear", "noise", "settings", "progress", "output", "estimators", "networks",
         "aggregates", "registry", "documents", "cache",
     ],
-    ["slates", "fitting"],
+    ["slates", "fitting", "sums"],
     ["policies"],
     ["environments", "agents", "logs", "off_policy"],
     ["evaluation", "runs", "naming", "sessions", "ceilings"],

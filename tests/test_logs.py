@@ -583,7 +583,7 @@ def test_check_of_a_random_log(tmp_path: Path) -> None:
     assert report["problems"] == []
     assert report["candidates"] == {"min": 10, "max": 10}
     assert report["missing_rewards"] == 0
-    assert report["propensity"] == {"smallest": pytest.approx(1 / 90), "deterministic": 0}
+    assert report["propensity"] == {"kind": "logged", "smallest": pytest.approx(1 / 90), "deterministic": 0}
     assert report["uniform_weight"] == {"mean": pytest.approx(1), "standard_error": pytest.approx(0, abs=1e-12)}
     # Sessions of equal length: the mean of session means, and its standard error.
     assert report["mean_reward"]["mean"] == pytest.approx(float(sums.mean()) / 20)
@@ -619,3 +619,63 @@ def test_check_finds_wrong_propensities(tmp_path: Path) -> None:
     problems = check(write(tmp_path / "log", env.spec, [wrong]))["problems"]
     assert len(problems) == 1
     assert "the mean weight of the uniform policy" in problems[0]
+
+
+DAY = 86_400_000_000
+
+
+def _dated(rows: Interactions, days: Tensor) -> Interactions:
+    return replace(rows, time=days * DAY + 1_700_000_000_000_000)
+
+
+def test_check_finds_days_without_decisions_and_rewards_that_drift(tmp_path: Path) -> None:
+    rows, spec = bandit(3000)
+    days = torch.arange(3000) // 100  # 30 days
+    days = torch.where(days >= 20, days + 5, days)
+    report = check(write(tmp_path / "steady", spec, [_dated(rows, days)]))
+    assert report["time"]["empty_days"] == 5
+    known = rows.response.reward_known
+    reward = rows.response.total_reward
+    first = reward[known & (days < 7)]
+    assert report["time"]["weeks"]["first"] == {
+        "mean": pytest.approx(float(first.mean())),
+        "standard_error": pytest.approx(float(first.std()) / len(first) ** 0.5),
+    }
+    problems = "\n".join(report["problems"])
+    assert "5 days have no decisions, the longest gap from 2023-12-04 to 2023-12-08" in problems
+    assert "the mean reward went from" not in problems
+    response = replace(rows.response, reward=rows.response.reward * (1 + days / 20).unsqueeze(1))
+    drifted = check(write(tmp_path / "drift", spec, [_dated(replace(rows, response=response), days)]))
+    assert any("the mean reward went from" in problem for problem in drifted["problems"])
+
+
+def test_check_finds_ids_that_are_not_unique_and_clocks_that_run_backwards(tmp_path: Path) -> None:
+    rows, spec = bandit(500)
+    ids = np.array([f"décision-{i % 498}" for i in range(500)], dtype=object)
+    problems = check(write(tmp_path / "ids", spec, [replace(rows, decision_id=ids)]))["problems"]
+    assert any(problem.startswith("2 decisions have an id that another one has") for problem in problems)
+    sessions = replace(rows, episode=torch.arange(500) // 2, step=torch.arange(500) % 2, terminated=rows.step == 1)
+    problems = check(write(tmp_path / "time", spec, [replace(sessions, time=-torch.arange(500))]))["problems"]
+    assert any(problem.startswith("250 steps of a session are earlier") for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("estimated", "no better than that model"), ("unknown", "good for learning")]
+)
+def test_check_says_where_propensities_come_from(tmp_path: Path, kind: str, words: str) -> None:
+    rows, spec = bandit(50)
+    report = check(write(tmp_path / "log", spec, [rows], propensities={"kind": kind}))
+    assert report["propensity"]["kind"] == kind
+    assert any(words in problem for problem in report["problems"])
+
+
+def test_check_does_not_depend_on_the_parts_of_a_log(tmp_path: Path) -> None:
+    env = make("interest-evolution", users=60, seed=0)
+    batches = simulate(env, 60)
+    reports = [
+        check(write(tmp_path / str(size), env.spec, batches, part_rows=size)) | {"path": ""} for size in (500, 50_000)
+    ]
+    assert reports[0]["mean_reward"] == pytest.approx(reports[1]["mean_reward"])
+    assert {k: v for k, v in reports[0].items() if k not in ("mean_reward", "uniform_weight")} == {
+        k: v for k, v in reports[1].items() if k not in ("mean_reward", "uniform_weight")
+    }
