@@ -13,6 +13,7 @@ from slatewise.registry import is_path, load_class
 WORLDS = {
     "long-term-satisfaction-v1": "long_term_satisfaction:LongTermSatisfaction",
     "interest-evolution-v1": "interest_evolution:InterestEvolution",
+    "feed-v1": "feed:Feed",
 }
 
 
