@@ -30,9 +30,8 @@ def test_commands_of_the_readme_parse(monkeypatch: pytest.MonkeyPatch, capsys: p
     commands = re.findall(r"^slatewise ([^#\n]+)", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert len(commands) >= 8
     for command in commands:
-        verb = [word for word in command.split()[:2] if word in ("logs", "check", "import", "show")] or command.split()[
-            :1
-        ]
+        words = command.split()
+        verb = words[:3] if words[:2] == ["logs", "import"] else words[:2] if words[0] == "logs" else words[:1]
         monkeypatch.setattr("sys.argv", ["slatewise", *verb, "--help"])
         with pytest.raises(SystemExit):
             cli.main()

