@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from slatewise import cli
+from slatewise import agents, cli, environments
 
 
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
@@ -175,10 +175,8 @@ def test_descriptions_list_settings_and_references(shell: Shell) -> None:
     described = shell.json("envs", "interest-evolution")
     assert described["references"]["ceiling"] == {"mean": 295.0, "standard_error": 0.4, "kind": "planner"}
     assert "choice" in described["settings"]
-    assert {"long-term-satisfaction", "interest-evolution"} == {
-        row["name"] for row in shell.json("envs")["environments"]
-    }
-    assert {row["name"] for row in shell.json("agents")["agents"]} == {"supervised", "linucb", "slateq"}
+    assert [row["name"] for row in shell.json("envs")["environments"]] == environments.names()
+    assert [row["name"] for row in shell.json("agents")["agents"]] == list(agents.AGENTS)
     assert shell.json("agents", "slateq")["settings"]["trace"]["default"] == "0.95"
 
 
