@@ -24,7 +24,7 @@ ROOMS = [
     ["policies"],
     ["environments", "agents", "logs", "off_policy"],
     ["evaluation", "runs", "naming", "sessions", "ceilings"],
-    ["training", "judging", "testing", "plots"],
+    ["training", "judging", "testing", "plots", "gym"],
     ["reports"],
     ["demo"],
     ["cli"],
@@ -151,7 +151,7 @@ def test_a_proper_import_is_not(tmp_path: Path, path: str, source: str) -> None:
     assert problems(tmp_path) == []
 
 
-HEAVY = ("torch", "numpy", "pyarrow", "pydantic", "matplotlib", "typer", "jinja2")
+HEAVY = ("torch", "numpy", "pyarrow", "pydantic", "matplotlib", "typer", "jinja2", "gymnasium")
 
 
 def in_a_fresh_process(source: str) -> str:
