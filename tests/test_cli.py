@@ -57,7 +57,20 @@ HELP = "import sys; sys.argv = ['slatewise', '--help']; from slatewise.cli impor
 
 
 @pytest.mark.parametrize(
-    "verb", ["demo", "envs", "agents", "simulate", "train", "evaluate", "ope", "logs check", "logs show", "logs import"]
+    "verb",
+    [
+        "demo",
+        "envs",
+        "agents",
+        "simulate",
+        "train",
+        "evaluate",
+        "watch",
+        "ope",
+        "logs check",
+        "logs show",
+        "logs import",
+    ],
 )
 def test_every_verb_teaches_with_an_example(shell: Shell, verb: str) -> None:
     code, out, _ = shell(*verb.split(), "--help")

@@ -86,9 +86,7 @@ class Session:
         return {"return": sum(self.reward), "ended": self.ended, "steps": [asdict(step) for step in self.steps]}
 
 
-def play(
-    policy: Policy, env: Environment, explore: bool = False, user: int = 0, longest: int | None = None
-) -> Session:
+def play(policy: Policy, env: Environment, explore: bool = False, user: int = 0, longest: int | None = None) -> Session:
     """Play the first session of one user of a world from the beginning of its seed, and write down all of it.
 
     The same world and seed give every policy the same user and the same noise.

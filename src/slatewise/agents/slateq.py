@@ -79,7 +79,7 @@ class SlateQ(NetworkAgent):
         return items, no_click if self.settings.null_value else torch.zeros_like(no_click)
 
     def explain(self, observation: Observation) -> dict[str, Tensor]:
-        """Return what it is worth that a candidate is taken, [B, C]: its long-term `value`, and `over nothing` taken."""
+        """Return the long-term `value` of every candidate if taken, and that `over nothing` taken, [B, C] each."""
         items, no_click = self.values(observation)
         return {"value": items, "over nothing": items - no_click.unsqueeze(1)}
 
