@@ -130,6 +130,16 @@ def test_several_seeds_and_a_paired_policy(shell: Shell, tmp_path: Path) -> None
     assert "to myopic, paired" in out
 
 
+def test_metrics_beside_the_return(shell: Shell) -> None:
+    arguments = ("evaluate", "quality", "--env", "interest-evolution", "--episodes", "40")
+    found = shell.json(*arguments, "--metrics")
+    assert found["metrics"]["decisions"] == round(found["mean_length"] * 40)
+    assert set(found["metrics"]) >= {"click_rate", "signals", "coverage", "gini", "novelty", "diversity"}
+    assert "metrics" not in shell.json(*arguments)
+    _, out, _ = shell(*arguments, "--metrics")
+    assert "what was shown" in out
+
+
 def test_seeds_reproduce(shell: Shell) -> None:
     arguments = ("evaluate", "myopic", "--env", "interest-evolution", "--episodes", "50", "--users", "50", "--seed")
     assert shell.json(*arguments, "5") == shell.json(*arguments, "5") != shell.json(*arguments, "6")

@@ -18,7 +18,7 @@ ROOMS = [
     ["interactions"],
     [
         "choice", "history", "returns", "linear", "noise", "settings", "progress", "output", "estimators", "networks",
-        "aggregates", "registry", "documents", "cache",
+        "aggregates", "registry", "documents", "cache", "metrics",
     ],
     ["slates", "fitting", "sums"],
     ["policies"],

@@ -252,6 +252,10 @@ def evaluate(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="seeds of the world, from --seed on")] = 1,
     out: Annotated[Path | None, typer.Option(help="folder for the return of every session, a JSON file a seed")] = None,
+    metrics: Annotated[
+        bool,
+        typer.Option(help="also click rate, mean signals, coverage, Gini, novelty and diversity of what was shown"),
+    ] = False,
     settings: Set = None,
     seed: Seed = 1000,
     threads: Threads = 1,
@@ -264,6 +268,7 @@ def evaluate(
     use_threads(threads)
     from slatewise.agents import is_agent
     from slatewise.evaluation import evaluate_seeds, over_seeds, save_seeds
+    from slatewise.metrics import Tally
     from slatewise.naming import find_policy, is_trained
     from slatewise.runs import make_world
 
@@ -280,11 +285,18 @@ def evaluate(
         raise InputError(f"{policy!r} is no run's folder: name one, or a rule or an agent and its world with --env")
     chosen = find_policy(policy, env, seed, settings=agent_settings, explore=explore)
     other = find_policy(paired_with, env, seed) if paired_with is not None else None
-    results = evaluate_seeds(chosen, env, episodes, seeds, explore, other, progress=not as_json)
+    tally = Tally(env.spec) if metrics else None
+    count = tally.add if tally is not None else None
+    results = evaluate_seeds(chosen, env, episodes, seeds, explore, other, not as_json, count)
     if out is not None:
         save_seeds(out, policy, env, seed, results)
     result = over_seeds(results, env)
+    if tally is not None:
+        result["metrics"] = tally.metrics().to_json()
     show(as_json, result, f"{policy} in {env.full_name}", [only(result, *_RETURNS)])
+    if not as_json and tally is not None:
+        found = result["metrics"]
+        print_table("what was shown", [found | found.pop("signals")])
     if not as_json and is_agent(policy):
         typer.echo(f"{policy} has learned nothing yet: train it, and evaluate the run's folder")
     if not as_json and env.references is None:
