@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, zip_longest
-from pathlib import Path
 from typing import Any
 
 from slatewise import plots, reports
@@ -83,16 +82,6 @@ def page(sessions: Mapping[str, Session], env: Environment, user: int, command: 
             "rounds": list(zip_longest(*(side["steps"] for side in sides))),
         },
     )
-
-
-def write(path: Path, text: str) -> None:
-    """Write a page: whole, or not at all. Raises InputError for a path that is a folder."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: name a file in it, for instance {path / 'watch.html'}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
 
 
 def _felt(step: Step) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from slatewise.cli.base import Json, Seed, Set, pairs, use_threads
+from slatewise.errors import InputError
 from slatewise.output import print_json, print_table
 
 
@@ -30,10 +31,13 @@ def watch(
     Example: slatewise watch interest-evolution --policy myopic --policy quality --out watch.html
     """
     use_threads(1)
+    from slatewise import reports
     from slatewise import watch as telling
     from slatewise.agents import is_agent
     from slatewise.environments import make
 
+    if out is not None and out.is_dir():
+        raise InputError(f"{out} is a folder: name a file in it, for instance {out / 'watch.html'}")
     given = {key.removeprefix("env."): value for key, value in pairs(settings).items()}
     env = make(env_name, user + 1, seed, **given)
     sessions = telling.watch(policy, env, explore, user, steps, seed)
@@ -41,7 +45,8 @@ def watch(
         names = "".join(f" --policy {shlex.quote(name)}" for name in policy)
         changed = "".join(f" --set {shlex.quote(f'{key}={value}')}" for key, value in given.items())
         options = f"{names}{changed} --user {user} --steps {steps} --seed {seed}{' --explore' if explore else ''}"
-        telling.write(out, telling.page(sessions, env, user, f"slatewise watch {shlex.quote(env_name)}{options}"))
+        command = f"slatewise watch {shlex.quote(env_name)}{options}"
+        reports.write(telling.page(sessions, env, user, command), out)
     if as_json:
         about = {"world": env.full_name, "settings": env.settings.model_dump(mode="json"), "seed": seed, "user": user}
         policies = {name: session.to_json() for name, session in sessions.items()}
