@@ -121,11 +121,10 @@ class SlateVectorEnv(VectorEnv[Arrays, Any, Array]):
         info = masked(record(result, self.world.spec), np.ones(self.num_envs, dtype=bool))
         ended = numpy(result.done)
         if ended.any():
-            last, told = result[result.done], numpy(result.done.nonzero().squeeze(1))
-            assert last.next_observation is not None  # simulators know it
-            final, final_arrays = np.full(self.num_envs, None, dtype=object), arrays(last.next_observation)
-            for row, user in enumerate(told):  # an object a user is what Gymnasium's wrappers read
-                final[user] = {key: value[row] for key, value in final_arrays.items()}
+            assert result.next_observation is not None  # simulators know it
+            last, final = arrays(result.next_observation[result.done]), np.full(self.num_envs, None, dtype=object)
+            for row, user in enumerate(ended.nonzero()[0]):  # an object a user is what Gymnasium's wrappers read
+                final[user] = {key: value[row] for key, value in last.items()}
             info |= {"final_obs": final, "_final_obs": ended, "_final_info": ended.copy()}
             info["final_info"] = masked(record(result, self.world.spec), ended)
         return arrays(self.world.observation), *outcome(result), info
