@@ -57,7 +57,8 @@ def test_the_table_adds_up() -> None:
     rows = table(sessions)
     short, long = sorted(sessions, key=lambda name: len(sessions[name]))
     assert len(rows) == len(sessions[long])
-    assert rows[len(sessions[short])][f"{short}: in all"] is None
+    assert f"{short}: in all" not in rows[len(sessions[short])]
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
     assert rows[-1][f"{long}: in all"] == pytest.approx(sum(sessions[long].reward))
     taken = next(i for i, step in enumerate(sessions[long].steps) if step.taken is not None)
     assert "✓" in rows[taken][f"{long}: shown"]

@@ -12,7 +12,7 @@ from slatewise.sessions import Session, Step, play
 
 TICK, HOLE = "✓", "nothing"
 ENDINGS = {
-    "terminated": "the user left after {} steps",
+    "terminated": "the session ended after {} steps",
     "truncated": "cut off after {} steps",
     None: "told for {} steps, not over yet",
 }
@@ -40,18 +40,12 @@ def watch(
 
 def table(sessions: Mapping[str, Session]) -> list[dict[str, Any]]:
     """Return a row a step: for each policy what the user felt, what was shown and taken, what it earned in all."""
-    totals = {name: list(accumulate(session.reward)) for name, session in sessions.items()}
-    rows: list[dict[str, Any]] = []
-    for i in range(max(len(session) for session in sessions.values())):
-        row: dict[str, Any] = {"step": i + 1}
-        for name, session in sessions.items():
-            prefix = f"{name}: " if len(sessions) > 1 else ""
-            over = i >= len(session)
-            row |= {f"{prefix}felt": None if over else _felt(session.steps[i])}
-            row |= {f"{prefix}shown": None if over else _shown(session.steps[i])}
-            row |= {f"{prefix}earned": None if over else session.reward[i]}
-            row |= {f"{prefix}in all": None if over else totals[name][i]}
-        rows.append(row)
+    rows: list[dict[str, Any]] = [{} for _ in range(max(len(session) for session in sessions.values()))]
+    for name, session in sessions.items():
+        prefix = f"{name}: " if len(sessions) > 1 else ""
+        for i, total in enumerate(accumulate(session.reward)):
+            told = _row(session.steps[i], total)
+            rows[i] |= {"step": i + 1} | {f"{prefix}{key}": value for key, value in told.items()}
     return rows
 
 
@@ -84,8 +78,10 @@ def page(sessions: Mapping[str, Session], env: Environment, user: int, command: 
     )
 
 
-def _felt(step: Step) -> str:
-    return ", ".join(f"{name} {number(value)}" for name, value in step.hidden.items())
+def _row(step: Step, total: float) -> dict[str, Any]:
+    felt = ", ".join(f"{name} {number(value)}" for name, value in step.hidden.items())
+    told = {"shown": _shown(step), "earned": step.reward, "in all": total}
+    return {"felt": felt} | told if felt else told
 
 
 def _shown(step: Step) -> str:
@@ -103,8 +99,8 @@ def label(step: Step, position: int) -> str:
     """Return what the candidate at a position is called, its features of the moment included."""
     if position < 0:
         return HOLE
-    features = ", ".join(f"{name} {number(values[position])}" for name, values in step.items.items())
-    return f"{step.candidates[position]}, {features}" if features else str(step.candidates[position])
+    features = [f"{name} {number(values[position])}" for name, values in step.items.items()]
+    return " ".join([str(step.candidates[position]), *features])
 
 
 def number(value: float) -> str:
