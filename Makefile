@@ -32,6 +32,7 @@ bench: $(VENV)/.user
 	$(BIN)/python benchmarks/ceilings.py
 	$(BIN)/python benchmarks/simulation.py
 	$(BIN)/python benchmarks/slateq.py
+	$(BIN)/python benchmarks/mismatch.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("slatewise needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else 0'

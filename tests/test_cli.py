@@ -58,7 +58,7 @@ HELP = "import sys; sys.argv = ['slatewise', '--help']; from slatewise.cli impor
 
 @pytest.mark.parametrize(
     "verb",
-    ["demo", "envs", "agents", "simulate", "train", "evaluate", "ope", "logs check", "logs show", "logs import",
+    ["demo", "envs", "agents", "simulate", "train", "evaluate", "watch", "ope", "logs check", "logs show", "logs import",
      "logs import open-bandit", "logs import movielens", "logs import dsjson", "logs export"],
 )  # fmt: skip
 def test_every_verb_teaches_with_an_example(shell: Shell, verb: str) -> None:
@@ -117,6 +117,16 @@ def test_several_seeds_and_a_paired_policy(shell: Shell, tmp_path: Path) -> None
     code, out, _ = shell(*arguments, "--paired-with", "myopic")
     assert code == 0
     assert "to myopic, paired" in out
+
+
+def test_metrics_beside_the_return(shell: Shell) -> None:
+    arguments = ("evaluate", "quality", "--env", "interest-evolution", "--episodes", "40")
+    found = shell.json(*arguments, "--metrics")
+    assert found["metrics"]["decisions"] == round(found["mean_length"] * 40)
+    assert set(found["metrics"]) >= {"click_rate", "signals", "coverage", "gini", "novelty", "diversity"}
+    assert "metrics" not in shell.json(*arguments)
+    _, out, _ = shell(*arguments, "--metrics")
+    assert "what was shown" in out
 
 
 def test_seeds_reproduce(shell: Shell) -> None:

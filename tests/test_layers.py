@@ -18,15 +18,15 @@ ROOMS = [
     ["interactions"],
     [
         "choice", "history", "returns", "linear", "noise", "settings", "progress", "output", "estimators", "networks",
-        "aggregates", "registry", "documents", "cache",
+        "aggregates", "registry", "documents", "cache", "metrics",
     ],
     ["slates", "fitting", "sums"],
     ["policies"],
     ["environments", "agents", "logs", "off_policy"],
     ["evaluation", "runs", "naming", "sessions", "ceilings"],
-    ["training", "judging", "testing", "plots"],
+    ["training", "judging", "testing", "plots", "gym"],
     ["reports"],
-    ["demo"],
+    ["demo", "watch"],
     ["cli"],
     ["slatewise"],  # the package's own __init__, which nothing inside may import
 ]  # fmt: skip
@@ -151,7 +151,7 @@ def test_a_proper_import_is_not(tmp_path: Path, path: str, source: str) -> None:
     assert problems(tmp_path) == []
 
 
-HEAVY = ("torch", "numpy", "pyarrow", "pydantic", "matplotlib", "typer", "jinja2")
+HEAVY = ("torch", "numpy", "pyarrow", "pydantic", "matplotlib", "typer", "jinja2", "gymnasium")
 
 
 def in_a_fresh_process(source: str) -> str:

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from slatewise import gym as gym
     from slatewise import logs as logs
     from slatewise import off_policy as off_policy
     from slatewise import testing as testing
@@ -69,7 +70,7 @@ _HOMES = {
     "make_agent": "agents",
     "train": "training",
 }
-_MODULES = ("logs", "off_policy", "testing")
+_MODULES = ("gym", "logs", "off_policy", "testing")
 
 __all__ = [
     "Agent",
@@ -93,6 +94,7 @@ __all__ = [
     "Training",
     "__version__",
     "evaluate",
+    "gym",
     "load",
     "logs",
     "make",

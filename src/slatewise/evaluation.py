@@ -47,6 +47,7 @@ def evaluate(
     explore: bool = False,
     paired_with: Policy | None = None,
     progress: bool = False,
+    on_interactions: Callable[[Interactions], None] | None = None,
 ) -> Evaluation:
     """Run a policy in a simulator, from the beginning of the simulator's seed, without learning.
 
@@ -55,12 +56,13 @@ def evaluate(
     paired_with: another policy, run for the same users with the same noise (common random numbers): the mean
     difference of their sessions has a far smaller standard error than that of two means. With at least as many
     users as episodes all noise is shared; later sessions of a user share how the user begins.
-    progress: show it on standard error.  Raises InputError for fewer than two sessions.
+    progress: show it on standard error.  on_interactions: takes every vector step of the policy, without the users
+    whose sessions are all done, for instance a `Tally`'s `add`.  Raises InputError for fewer than two sessions.
     """
     if episodes < 2:
         raise InputError(f"episodes={episodes}: a standard error needs at least 2")
     each = -(-episodes // env.users)
-    sessions = _run(policy, env, each, explore, progress)
+    sessions = _run(policy, env, each, explore, progress, on_interactions)
     result = _summary(sessions, each, env)
     if paired_with is None:
         return result
@@ -68,13 +70,24 @@ def evaluate(
     return replace(result, difference=Mean.of(sessions.first(each)[0] - other.first(each)[0]))
 
 
-def _run(policy: Policy, env: Environment, each: int, explore: bool, progress: bool) -> SessionReturns:
+def _run(
+    policy: Policy,
+    env: Environment,
+    each: int,
+    explore: bool,
+    progress: bool,
+    on_interactions: Callable[[Interactions], None] | None = None,
+) -> SessionReturns:
     """Run `each` sessions for every user."""
     env.reset(env.seed)
     sessions = SessionReturns(env.users, env.device)
     with Bar("evaluate", each * env.users, progress) as bar:
         while sessions.complete() < each:
-            sessions.add(env.step(policy.act(env.observation, explore=explore)))
+            interactions = env.step(policy.act(env.observation, explore=explore))
+            if on_interactions is not None:
+                counted = sessions.finished < each
+                on_interactions(interactions if bool(counted.all()) else interactions[counted])
+            sessions.add(interactions)
             bar.update(int(sessions.finished.clamp(max=each).sum()))
     return sessions
 
@@ -87,13 +100,14 @@ def evaluate_seeds(
     explore: bool = False,
     paired_with: Policy | None = None,
     progress: bool = False,
+    on_interactions: Callable[[Interactions], None] | None = None,
 ) -> list[Evaluation]:
     """Evaluate in the world's seed and those that follow it, `episodes` sessions each; return one result a seed."""
     first = env.seed
     results: list[Evaluation] = []
     for seed in range(first, first + seeds):
         env.reset(seed)
-        results.append(evaluate(policy, env, episodes, explore, paired_with, progress))
+        results.append(evaluate(policy, env, episodes, explore, paired_with, progress, on_interactions))
     env.reset(first)
     return results
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self, cast
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding
 
 from slatewise.checks import check_finite, check_rows, check_shape, check_slate, first_true
 from slatewise.errors import InputError
@@ -174,7 +175,7 @@ class Observation(Batch):
         at = positions.clamp(min=0)
         parts = [self.items.gather(1, at.unsqueeze(-1).expand(*at.shape, self.items.shape[-1]))]
         if self.catalogue is not None:
-            parts.insert(0, self.catalogue.features[self.item_ids.gather(1, at).clamp(min=0)])
+            parts.insert(0, embedding(self.item_ids.gather(1, at).clamp(min=0), self.catalogue.features))
         return torch.cat(parts, -1) * (positions >= 0).unsqueeze(-1)
 
     def products(self, users: Tensor, table: Tensor) -> Tensor:

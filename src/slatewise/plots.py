@@ -26,6 +26,7 @@ COLOURS = {
     "best rule": "#5a6b8c",
     "logged": "#9aa3ad",
 }
+PAIR = ("#b0562c", "#2b6a80")  # of two policies side by side: apart for everybody's eyes, dashed and solid besides
 STYLE: Any = {
     "font.size": 11,
     "font.family": "sans-serif",
@@ -144,6 +145,20 @@ def budget_session(session: Session, title: str, limits: tuple[float, float]) ->
     bottom.set_ylabel("minutes left")
     bottom.set_xlabel("step of the session")
     bottom.set_xlim(0, 1.03 * limits[1])
+    return figure
+
+
+def along_a_session(curves: Mapping[str, Sequence[float]], what: str) -> Figure:
+    """One quantity at every step of a session, a line a policy; at most two."""
+    figure, axes = _figure(4.8, 2.4)
+    for (name, values), colour, style in zip(curves.items(), PAIR, ("--", "-"), strict=False):
+        axes.plot(range(1, len(values) + 1), values, style, color=colour, lw=2, label=name)
+        axes.plot(len(values), values[-1], "o", color=colour, ms=5)
+    axes.set_xlabel("step of the session")
+    axes.set_ylabel(what)
+    axes.set_ylim(bottom=min(0.0, *(value for values in curves.values() for value in values)))
+    if len(curves) > 1:
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=2, fontsize=10)
     return figure
 
 

@@ -39,6 +39,10 @@ class GreedyPolicy:
         """Return the slate this policy prefers, int64 [B, K]; `explore` adds optimism where the policy has any."""
         raise NotImplementedError
 
+    def explain(self, observation: Observation) -> dict[str, Tensor]:  # noqa: ARG002 - for policies that can
+        """Return what the greedy slate rests on, scores of the candidates by name, [B, C] each: for who watches."""
+        return {}
+
     def epsilon(self) -> float:
         """Return the probability of a uniform slate when exploring."""
         return self.explore_floor

@@ -57,6 +57,10 @@ class LinUCB(Agent):
         variance = ((x.flatten(0, 1) @ self._covariance) * x.flatten(0, 1)).sum(1).clamp(min=0)
         return self._settings.alpha * variance.sqrt().view(observation.item_ids.shape)
 
+    def explain(self, observation: Observation) -> dict[str, Tensor]:
+        """Return the `expected` reward of every candidate and the `bonus` for what is not known, [B, C] each."""
+        return {"expected": self.scores(observation), "bonus": self.bonus(observation)}
+
     def greedy(self, observation: Observation, explore: bool) -> Tensor:
         """Return the top items by upper confidence bound, or by mean without exploration."""
         scores = self.scores(observation)

@@ -78,6 +78,11 @@ class SlateQ(NetworkAgent):
         items, no_click = self.regression.predict(observation)
         return items, no_click if self.settings.null_value else torch.zeros_like(no_click)
 
+    def explain(self, observation: Observation) -> dict[str, Tensor]:
+        """Return the long-term `value` of every candidate if taken, and that `over nothing` taken, [B, C] each."""
+        items, no_click = self.values(observation)
+        return {"value": items, "over nothing": items - no_click.unsqueeze(1)}
+
     def greedy(self, observation: Observation, explore: bool) -> Tensor:  # noqa: ARG002 - ε is all the exploration
         """Return the slate of highest long-term value, as `serve` makes it."""
         return self._slate(observation, self.settings.serve)[0]

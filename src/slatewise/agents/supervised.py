@@ -23,6 +23,10 @@ class Supervised(NetworkAgent):
         """Return the predicted immediate reward of every candidate, [B, C]."""
         return self.regression.predict(observation)[0]
 
+    def explain(self, observation: Observation) -> dict[str, Tensor]:
+        """Return the `expected` immediate reward of every candidate, [B, C]."""
+        return {"expected": self.scores(observation)}
+
     def greedy(self, observation: Observation, explore: bool) -> Tensor:  # noqa: ARG002 - ε is all the exploration
         """Return the items of highest predicted reward."""
         return top_k(self.scores(observation), observation.mask, self.slate_size)

@@ -2,15 +2,15 @@
 
 import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from slatewise.cli import logs as logs_commands
-from slatewise.cli.base import Json, Overwrite, Seed, Set, Threads, Users
-from slatewise.errors import InputError, unknown_name
+from slatewise.cli.base import Json, Overwrite, Seed, Set, Threads, Users, pairs, use_threads, world_of
+from slatewise.cli.watch import watch
+from slatewise.errors import InputError
 from slatewise.output import only, print_json, print_table, show
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(logs_commands.app, name="logs")
+app.command()(watch)
 
 
 def main() -> None:
@@ -79,7 +80,7 @@ def demo(
 
     Example: slatewise demo --out demo
     """
-    _threads(threads)
+    use_threads(threads)
     from slatewise.demo import run_demo
 
     result = run_demo(out, seed=seed, quick=quick, download=download, show=not as_json)
@@ -163,11 +164,11 @@ def simulate(
 
     Example: slatewise simulate interest-evolution --policy random --steps 200000 --out logs/random
     """
-    _threads(threads)
+    use_threads(threads)
     from slatewise.evaluation import simulate as run
     from slatewise.naming import find_policy
 
-    env, agent_settings = _world(env_name, users, seed, settings, policy)
+    env, agent_settings = world_of(env_name, users, seed, settings, policy)
     chosen = find_policy(policy, env, seed, explore_floor, agent_settings, explore)
     if out is None:
         result = run(chosen, env, steps, progress=not as_json)
@@ -217,12 +218,12 @@ def train(
 
     Example: slatewise train slateq --env interest-evolution --steps 2000000 --out runs/slateq
     """
-    _threads(threads)
+    use_threads(threads)
     from slatewise.agents import agent_class, make_agent
     from slatewise.training import train as run
 
     agent_class(agent)
-    env, agent_settings = _world(env_name, users, seed, settings, agent)
+    env, agent_settings = world_of(env_name, users, seed, settings, agent)
     learner = make_agent(agent, env.spec, env.choice, seed, **agent_settings)
     result = run(learner, env, steps, out, resume, overwrite, progress=not as_json)
     line = result.metrics | {key: value for key, value in result.to_json().items() if key != "metrics"}
@@ -251,6 +252,10 @@ def evaluate(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="seeds of the world, from --seed on")] = 1,
     out: Annotated[Path | None, typer.Option(help="folder for the return of every session, a JSON file a seed")] = None,
+    metrics: Annotated[
+        bool,
+        typer.Option(help="also click rate, mean signals, coverage, Gini, novelty and diversity of what was shown"),
+    ] = False,
     settings: Set = None,
     seed: Seed = 1000,
     threads: Threads = 1,
@@ -260,9 +265,10 @@ def evaluate(
 
     Example: slatewise evaluate runs/slateq --episodes 2000 --paired-with quality
     """
-    _threads(threads)
+    use_threads(threads)
     from slatewise.agents import is_agent
     from slatewise.evaluation import evaluate_seeds, over_seeds, save_seeds
+    from slatewise.metrics import Tally
     from slatewise.naming import find_policy, is_trained
     from slatewise.runs import make_world
 
@@ -271,19 +277,26 @@ def evaluate(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     if env_name is not None:
-        env, agent_settings = _world(env_name, users, seed, settings, policy)
+        env, agent_settings = world_of(env_name, users, seed, settings, policy)
     elif is_trained(policy):
-        given = {key.removeprefix("env."): value for key, value in _pairs(settings).items()}
+        given = {key.removeprefix("env."): value for key, value in pairs(settings).items()}
         env = make_world(policy, users, seed, **given)
     else:
         raise InputError(f"{policy!r} is no run's folder: name one, or a rule or an agent and its world with --env")
     chosen = find_policy(policy, env, seed, settings=agent_settings, explore=explore)
     other = find_policy(paired_with, env, seed) if paired_with is not None else None
-    results = evaluate_seeds(chosen, env, episodes, seeds, explore, other, progress=not as_json)
+    tally = Tally(env.spec) if metrics else None
+    count = tally.add if tally is not None else None
+    results = evaluate_seeds(chosen, env, episodes, seeds, explore, other, not as_json, count)
     if out is not None:
         save_seeds(out, policy, env, seed, results)
     result = over_seeds(results, env)
+    if tally is not None:
+        result["metrics"] = tally.metrics().to_json()
     show(as_json, result, f"{policy} in {env.full_name}", [only(result, *_RETURNS)])
+    if not as_json and tally is not None:
+        found = result["metrics"]
+        print_table("what was shown", [found | found.pop("signals")])
     if not as_json and is_agent(policy):
         typer.echo(f"{policy} has learned nothing yet: train it, and evaluate the run's folder")
     if not as_json and env.references is None:
@@ -318,7 +331,7 @@ def ope(
 
     Example: slatewise ope logs/random --policy quality --policy runs/slateq
     """
-    _threads(threads)
+    use_threads(threads)
     from slatewise.judging import judge
 
     result = judge(log, policy, explore=explore, baseline=baseline, seed=seed)
@@ -342,49 +355,3 @@ def ope(
 
 
 _RETURNS = ("mean", "standard_error", "episodes", "mean_length", "share")
-
-
-def _threads(threads: int) -> None:
-    import torch
-
-    from slatewise.allocation import keep_freed_memory
-
-    torch.set_num_threads(threads)
-    keep_freed_memory()
-
-
-def _world(name: str, users: int, seed: int, given: Sequence[str] | None, policy: str) -> tuple[Any, dict[str, Any]]:
-    """Make a world with its part of the settings; return it and the agent's part."""
-    from slatewise.agents import agent_class, is_agent
-    from slatewise.environments import world
-    from slatewise.naming import is_trained
-
-    cls = world(name)
-    untrained = is_agent(policy) and not is_trained(policy)
-    of_agent = set(agent_class(policy).Settings.model_fields) if untrained else set[str]()
-    mine: dict[str, Any] = {}
-    agents: dict[str, Any] = {}
-    for key, value in _pairs(given).items():
-        owner, _, bare = key.rpartition(".")
-        in_env, in_agent = bare in cls.Settings.model_fields, bare in of_agent
-        if owner == "env" or (not owner and in_env and not in_agent):
-            mine[bare] = value
-        elif owner == "agent" or (not owner and in_agent and not in_env):
-            agents[bare] = value
-        elif in_env and in_agent:
-            raise InputError(f"--set {key}: both {name} and {policy} have it, say env.{key} or agent.{key}")
-        else:
-            raise unknown_name(f"setting of {name} or {policy}", key, [*cls.Settings.model_fields, *of_agent])
-    return cls(users=users, seed=seed, **mine), agents
-
-
-def _pairs(given: Sequence[str] | None) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for text in given or ():
-        key, separator, value = text.partition("=")
-        if key.strip() in pairs:
-            raise InputError(f"--set {key.strip()} is given twice: say it once, a list as {key.strip()}=a,b")
-        if not separator or not key:
-            raise InputError(f"--set {text!r} is not KEY=VALUE: for instance --set slate_size=3")
-        pairs[key.strip()] = value.strip()
-    return pairs
