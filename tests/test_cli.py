@@ -58,8 +58,8 @@ HELP = "import sys; sys.argv = ['slatewise', '--help']; from slatewise.cli impor
 
 @pytest.mark.parametrize(
     "verb",
-    ["demo", "envs", "agents", "simulate", "train", "evaluate", "watch", "ope", "logs check", "logs show", "logs import",
-     "logs import open-bandit", "logs import movielens", "logs import dsjson", "logs export"],
+    ["demo", "envs", "agents", "simulate", "train", "evaluate", "watch", "ope", "logs check", "logs show",
+     "logs import", "logs import open-bandit", "logs import movielens", "logs import dsjson", "logs export"],
 )  # fmt: skip
 def test_every_verb_teaches_with_an_example(shell: Shell, verb: str) -> None:
     code, out, _ = shell(*verb.split(), "--help")
