@@ -36,7 +36,9 @@ def actions(env: Any, steps: int, seed: int = 0) -> list[Any]:
     return [env.action_space.sample() for _ in range(steps)]
 
 
-@pytest.mark.parametrize("settings", [{}, {"actions": "discrete"}, {"resample": "session", "history": 3}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"actions": "discrete", "slate_size": 1}, {"resample": "session", "history": 3}], ids=str
+)
 @pytest.mark.parametrize("name", WORLDS)
 def test_every_world_passes_gymnasiums_checker(name: str, settings: dict[str, Any]) -> None:
     assert gym_id(name) in gymnasium.registry
