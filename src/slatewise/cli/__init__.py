@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from slatewise.cli import logs as logs_commands
-from slatewise.cli.base import Json, Overwrite, Seed, Set, Threads, Users
+from slatewise.cli.base import Json, Overwrite, Seed, Set, Threads, Users, set_threads
+from slatewise.cli.ope import ope
 from slatewise.errors import InputError, unknown_name
 from slatewise.output import only, print_json, print_table, show
 
@@ -79,7 +80,7 @@ def demo(
 
     Example: slatewise demo --out demo
     """
-    _threads(threads)
+    set_threads(threads)
     from slatewise.demo import run_demo
 
     result = run_demo(out, seed=seed, quick=quick, download=download, show=not as_json)
@@ -163,7 +164,7 @@ def simulate(
 
     Example: slatewise simulate interest-evolution --policy random --steps 200000 --out logs/random
     """
-    _threads(threads)
+    set_threads(threads)
     from slatewise.evaluation import simulate as run
     from slatewise.naming import find_policy
 
@@ -217,7 +218,7 @@ def train(
 
     Example: slatewise train slateq --env interest-evolution --steps 2000000 --out runs/slateq
     """
-    _threads(threads)
+    set_threads(threads)
     from slatewise.agents import agent_class, make_agent
     from slatewise.training import train as run
 
@@ -260,7 +261,7 @@ def evaluate(
 
     Example: slatewise evaluate runs/slateq --episodes 2000 --paired-with quality
     """
-    _threads(threads)
+    set_threads(threads)
     from slatewise.agents import is_agent
     from slatewise.evaluation import evaluate_seeds, over_seeds, save_seeds
     from slatewise.naming import find_policy, is_trained
@@ -303,54 +304,9 @@ def evaluate(
         )
 
 
-@app.command()
-def ope(
-    log: Annotated[Path, typer.Argument(metavar="LOG", help="a log's folder")],
-    policy: Annotated[list[str], typer.Option(help="a rule of the log's world or importer, random, or a run's folder")],
-    explore: Annotated[bool, typer.Option(help="judge a run as it explores, not greedily")] = False,
-    baseline: Annotated[str, typer.Option(help="what to compare with: logged, or the name of a policy")] = "logged",
-    require_better: Annotated[bool, typer.Option(help="exit 3 unless the interval clears the baseline")] = False,
-    seed: Seed = 0,
-    threads: Threads = 1,
-    as_json: Json = False,
-) -> None:
-    """Judge policies on a log, before anyone sees them: mean reward per decision, with 95 % intervals.
-
-    Example: slatewise ope logs/random --policy quality --policy runs/slateq
-    """
-    _threads(threads)
-    from slatewise.judging import judge
-
-    result = judge(log, policy, explore=explore, baseline=baseline, seed=seed)
-    if as_json:
-        print_json(result.to_json())
-    else:
-        for name, judged in result.policies.items():
-            if name != result.baseline:
-                typer.echo(f"{judged.verdict}\n")
-        rows = [
-            {"policy": name, "estimator": estimator, **only(e, "value", "low", "high", "effective_sample_size")}
-            for name, table in result.to_json()["policies"].items()
-            for estimator, e in table.items()
-        ]
-        rows.append({"policy": "logged", "estimator": "mean"} | only(vars(result.logged), "value", "low", "high"))
-        print_table(f"mean reward per decision, 95 % intervals, {result.decisions:,} decisions", rows)
-        for note in result.notes:
-            typer.echo(f"note: {note}")
-    if require_better and not result.better:
-        raise typer.Exit(3)
-
+app.command()(ope)
 
 _RETURNS = ("mean", "standard_error", "episodes", "mean_length", "share")
-
-
-def _threads(threads: int) -> None:
-    import torch
-
-    from slatewise.allocation import keep_freed_memory
-
-    torch.set_num_threads(threads)
-    keep_freed_memory()
 
 
 def _world(name: str, users: int, seed: int, given: Sequence[str] | None, policy: str) -> tuple[Any, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands have, and what they do."""
 
 from typing import Annotated
 
@@ -15,3 +15,13 @@ Set = Annotated[
 ]
 Users = Annotated[int, typer.Option(min=1, help="users simulated side by side")]
 Overwrite = Annotated[bool, typer.Option(help="replace what is in the folder")]
+
+
+def set_threads(threads: int) -> None:
+    """Let numerical kernels use so many threads, and keep freed memory."""
+    import torch
+
+    from slatewise.allocation import keep_freed_memory
+
+    torch.set_num_threads(threads)
+    keep_freed_memory()

@@ -1,6 +1,6 @@
 """From the evidence of a log to judgements: parameters chosen, intervals, paired differences, verdicts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,7 +12,7 @@ from slatewise.off_policy import intervals
 from slatewise.off_policy.reading import Evidence
 from slatewise.off_policy.result import Diagnostics, Interval, Judgement, verdict
 from slatewise.off_policy.slope import slope
-from slatewise.off_policy.terms import Estimates, largest_parts, mean_reward
+from slatewise.off_policy.terms import Estimates, mean_reward, one_more
 from slatewise.off_policy.tracking import WeightTracker
 
 LOGGED = "logged"
@@ -22,10 +22,15 @@ ALPHA = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """One estimate per estimator, where among the choices they are, and the parameters that SLOPE chose."""
+    """One estimate per estimator.
+
+    estimates: without weights changed, which is where intervals come from; positions: of these among all choices.
+    values: with the parameters that SLOPE chose.
+    """
 
     estimates: Estimates
     positions: list[int]
+    values: Tensor
     parameters: dict[str, float]
 
 
@@ -48,28 +53,38 @@ class Conclusions:
         of_baseline = self._logged(width) if self.baseline == LOGGED else self.chosen[self.baseline].estimates
         differences = [self._difference(name, of_baseline) for name in policies]
         every = Estimates.cat([*(self.chosen[name].estimates for name in policies), *differences, of_baseline])
-        found = self._intervals(every, policies)
+        values = torch.stack([self.chosen[name].values for name in policies])
+        against = of_baseline.value if self.baseline == LOGGED else self.chosen[self.baseline].values
+        tuned = torch.cat([values.flatten(), (values - against).flatten(), against])
+        found = [_moved(i, value) for i, value in zip(self._intervals(every, policies), tuned.tolist(), strict=True)]
         rows = [dict(zip(self.names, found[at : at + width], strict=True)) for at in range(0, len(found), width)]
         return {name: self._judge(name, rows[i], rows[len(policies) + i], rows[-1]) for i, name in enumerate(policies)}
 
     def _choose(self, name: str) -> "Chosen":
         evidence, terms = self.evidence, self.evidence.question.terms
         _refuse_without_weight(name, evidence)
-        sums, largest = evidence.of_policy(name, self.table), evidence.extremes[name].largest
-        every = terms.estimates(self.table[:, 0], sums, largest, evidence.reward_range)
+        typical = self._by_choice(name, lambda seen: seen.typical.value)
+        sums = evidence.of_policy(name, self.table)
+        every = terms.estimates(self.table[:, 0], sums, typical, evidence.reward_range)
         errors = intervals.standard_error(every.influence)
-        picked: list[int] = []
-        for estimator in self.names:
-            at = [i for i, choice in enumerate(terms.choices) if choice.name == estimator]
-            picked.append(at[int(slope(every.value[at], errors[at], len(self.table)))])
-        parameters = {e: terms.choices[at].parameter for e, at in zip(self.names, picked, strict=True)}
-        return Chosen(every[picked], picked, {e: p for e, p in parameters.items() if ESTIMATORS[e].grid})
+        positions = [[i for i, c in enumerate(terms.choices) if c.name == estimator] for estimator in self.names]
+        tuned = [at[int(slope(every.value[at], errors[at], len(self.table)))] for at in positions]
+        parameters = {e: terms.choices[i].parameter for e, i in zip(self.names, tuned, strict=True)}
+        untuned = [at[-1] for at in positions]
+        kept = {e: p for e, p in parameters.items() if ESTIMATORS[e].grid}
+        return Chosen(every[untuned], untuned, every.value[tuned], kept)
 
     def _difference(self, name: str, of_baseline: Estimates) -> Estimates:
-        chosen, extremes = self.chosen[name], self.evidence.extremes[name]
-        number = float(self.table[:, 0].sum())
-        more, less = (gap[chosen.positions].clamp(min=0) / number for gap in (extremes.above, extremes.below))
-        return chosen.estimates.minus(of_baseline, *largest_parts(more, less, self.evidence.reward_range))
+        chosen, number = self.chosen[name], float(self.table[:, 0].sum())
+        more = self._by_choice(name, lambda seen: seen.above.value)[chosen.positions] / number
+        less = self._by_choice(name, lambda seen: seen.below.value)[chosen.positions] / number
+        return chosen.estimates.minus(of_baseline, *one_more(more, less, self.evidence.reward_range))
+
+    def _by_choice(self, name: str, what: Callable[[WeightTracker], float]) -> Tensor:
+        """Return a number for every choice, by the kind of weights that it uses, [E]."""
+        plain, marginal = what(self.evidence.weights[name]), what(self.evidence.marginal[name])
+        choices = self.evidence.question.terms.choices
+        return torch.tensor([marginal if ESTIMATORS[c.name].marginal else plain for c in choices], dtype=torch.float64)
 
     def _logged(self, estimates: int) -> Estimates:
         return mean_reward(self.table[:, 0], self.table[:, 1], self.evidence.reward_range, estimates)
@@ -132,7 +147,7 @@ class Conclusions:
         better, words = verdict(name, self.baseline, differences[by], reference, diagnostics, evidence.decisions, other)
         if by == "DM":
             better, words = False, f"cannot tell how good {name} is by DM alone: the error of its model is not known"
-        sizes = {"MIPS": _effective(evidence.marginal[name])} if "MIPS" in estimates else {}
+        sizes = {"MIPS": evidence.marginal[name].effective} if "MIPS" in estimates else {}
         histogram = evidence.weights[name].histogram()
         parameters = self.chosen[name].parameters
         return Judgement(estimates, differences, diagnostics, by, better, words, parameters, sizes, histogram)
@@ -142,7 +157,7 @@ class Conclusions:
         mean = float(weights.sum() / count.sum())
         influence = (weights - mean * count) / count.sum()
         return Diagnostics(
-            _effective(seen),
+            seen.effective,
             mean,
             float(intervals.standard_error(influence.unsqueeze(1))),
             seen.largest,
@@ -162,8 +177,12 @@ def _refuse_without_weight(name: str, evidence: Evidence) -> None:
         )
 
 
-def _effective(seen: WeightTracker) -> float:
-    return seen.total**2 / seen.squares if seen.squares else 0.0
+def _moved(interval: Interval, value: float) -> Interval:
+    """Put a tuned value into the interval of its untuned relative.
+
+    What tuning takes from the noise may come back as bias, so nothing narrower can be promised.
+    """
+    return replace(interval, value=value, low=min(interval.low, value), high=max(interval.high, value))
 
 
 def _normal(every: Estimates) -> list[Interval]:

@@ -198,7 +198,7 @@ def _result(conclusions: Conclusions, notes: list[str], origin: str) -> Result:
     if any(i.kind == "few rewards" for j in judged for i in (j.estimates[j.judged_by], j.differences[j.judged_by])):
         notes.append(
             "few rewards carry these estimates (as good as fewer than 100 equal ones): the intervals are those for "
-            "rare events, and allow for one more reward of the largest weight"
+            "rare events, and allow for one more reward than was seen"
         )
     notes += [f"{name}: {warning}" for name, j in judgements.items() for warning in j.diagnostics.warnings()]
     return Result(

@@ -47,12 +47,12 @@ def normal(estimates: Estimates) -> Pair:
 def effective_rewards(estimates: Estimates) -> Tensor:
     """Return how many equal rewards carry each estimate, [..., E].
 
-    (Σ j)² / Σ j² over the parts j of the value that groups' rewards make, with one more of the largest part possible:
-    where nothing has yet come of the decisions that weigh most, that is not known either.
+    (Σ j)² / Σ j² over the parts j of the value that groups' rewards make, with one more: where nothing has yet come of
+    the decisions that weigh most, that is not known either.
     """
     size = estimates.jumps.abs()
-    largest = torch.maximum(estimates.up, estimates.down)
-    return (size.sum(-2) + largest).square() / (size.square().sum(-2) + largest.square()).clamp(min=1e-300)
+    more = torch.maximum(estimates.up, estimates.down)
+    return (size.sum(-2) + more).square() / (size.square().sum(-2) + more.square()).clamp(min=1e-300)
 
 
 def few_rewards(estimates: Estimates) -> Tensor:
@@ -69,9 +69,10 @@ def rare_events(estimates: Estimates) -> Pair:
     """Return intervals for estimates that a few rare rewards make, each [..., E].
 
     Rare rewards come as a Poisson process, so their weighted sum has the mid-P gamma interval (Fay & Feuer 1997; Fay &
-    Kim 2017): it allows for one more reward of the largest weight. Rewards that raise and that lower the estimate have
-    one each, the rest (the model's part, the weights' noise) a normal one, and the three are put together by the
-    method of variance estimates recovery (Zou & Donner 2008).
+    Kim 2017): it allows for one more reward than was seen. The weight of that one is the mean weighted by shares in the
+    variance, between the largest (Fay & Feuer) and the plain mean (Tiwari et al. 2006). Rewards that raise and that
+    lower the estimate have an interval each, the rest (the model's part, the weights' noise) a normal one, and the
+    three are put together by the method of variance estimates recovery (Zou & Donner 2008).
     """
     jumps, value = estimates.jumps, estimates.value
     more, less = jumps.clamp(min=0), (-jumps).clamp(min=0)
@@ -85,13 +86,13 @@ def rare_events(estimates: Estimates) -> Pair:
     return value - down, value + up
 
 
-def gamma_interval(total: Tensor, squares: Tensor, largest: Tensor) -> Pair:
+def gamma_interval(total: Tensor, squares: Tensor, more: Tensor) -> Pair:
     """Return the mid-P gamma interval of the mean of a weighted sum of Poisson counts, each [...].
 
-    total: Σ w x.  squares: Σ w² x.  largest: w.  Quantiles of an even mixture of the gamma distributions of mean and
-    variance (Σ w x, Σ w² x) and (Σ w x + w, Σ w² x + w²): Fay & Kim 2017, doi 10.1002/bimj.201600111.
+    total: Σ w x.  squares: Σ w² x.  more: the weight w' of one more.  Quantiles of an even mixture of the gamma
+    distributions of mean and variance (Σ w x, Σ w² x) and (Σ w x + w', Σ w² x + w'²): Fay & Kim 2017.
     """
-    y, v, w = (x.double().numpy() for x in (total, squares, largest))
+    y, v, w = (x.double().numpy() for x in (total, squares, more))
 
     def distribution(x: np.ndarray, extra: float) -> np.ndarray:
         mean, variance = y + extra * w, v + extra * w**2

@@ -67,7 +67,6 @@ class Evidence:
         names = tuple(question.policies)
         self.question = question
         self.sums = GroupSums()
-        self.extremes = {name: Extremes(len(question.terms.choices)) for name in names}
         self.weights = {name: WeightTracker() for name in names}
         self.marginal = {name: WeightTracker() for name in names}
         self.series, self.items = SeriesTracker(names), ItemTracker(names)
@@ -94,25 +93,25 @@ class Evidence:
         own = None if question.groups is None else logging_probabilities(question.groups, rows)
         columns = [torch.stack([torch.ones_like(reward), reward], 1)]
         weights: dict[str, Tensor] = {}
-        used: dict[str, Tensor] = {}
+        marginal: dict[str, Tensor] = {}
         known: dict[str, Tensor] = {}
         for name, policy in question.policies.items():
             target, every = _target(name, policy, rows, question.explore, scores is not None or own is not None)
             weights[name] = slate_weights(target, rows.decision.propensity)
-            model_value, marginal = None, None
+            model_value = None
             if every is not None:
                 known[name] = every
                 model_value = None if scores is None else (every * scores).sum(1)
                 if own is not None and question.groups is not None:
-                    marginal = _marginal(question.groups, rows, every, own)
-                    self.marginal[name].add(marginal, reward, target.prod(1), logged)
-            terms, used[name] = question.terms.of(Rows(reward, weights[name], predicted, model_value, marginal))
-            columns.append(terms)
+                    marginal[name] = _marginal(question.groups, rows, every, own)
+                    self.marginal[name].add(marginal[name], reward, target.prod(1), logged)
+            columns.append(question.terms.of(Rows(reward, weights[name], predicted, model_value, marginal.get(name))))
             self.weights[name].add(weights[name], reward, target.prod(1), logged)
             if question.bets is not None:
                 question.bets[name].add(reward, weights[name])
-        for name, factors in used.items():
-            self.extremes[name].add(factors, 1.0 if question.baseline is None else used[question.baseline])
+        for trackers, found in ((self.weights, weights), (self.marginal, marginal)):
+            for name, factors in found.items():
+                trackers[name].compare(factors, 1.0 if question.baseline is None else found[question.baseline])
         self.sums.add(torch.cat(columns, 1), cluster)
         self.series.add(rows, reward, weights)
         self.items.add(rows, weights, known)
@@ -137,20 +136,6 @@ class Evidence:
         size = len(self.question.terms)
         at = 2 + size * list(self.question.policies).index(name)
         return table[:, at : at + size]
-
-
-class Extremes:
-    """The largest weights w̃ of every choice, and how far they lie above and below the baseline's, each [E]."""
-
-    def __init__(self, size: int) -> None:
-        self.largest, self.above, self.below = torch.zeros(3, size, dtype=torch.float64)
-
-    def add(self, used: Tensor, baseline: Tensor | float) -> None:
-        """Take in weights, [B, E], and those of the baseline."""
-        gap = used - baseline
-        self.largest = torch.maximum(self.largest, used.amax(0))
-        self.above = torch.maximum(self.above, gap.amax(0))
-        self.below = torch.maximum(self.below, -gap.amin(0))
 
 
 class Missing:

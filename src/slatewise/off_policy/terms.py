@@ -43,8 +43,8 @@ class Estimates:
     """Values, and how each group of decisions moves them.
 
     value: [..., E].  influence: [..., G, E], sums to 0: what the value would fall by without the group, to first order.
-    jumps: [..., G, E]: the part of the value that the group's rewards make.  up, down: [..., E], the largest such part,
-    either way, that a single reward can make.
+    jumps: [..., G, E]: the part of the value that the group's rewards make.  up, down: [..., E], such a part, either
+    way, of one more reward.
     """
 
     value: Tensor
@@ -54,7 +54,7 @@ class Estimates:
     down: Tensor
 
     def minus(self, other: "Estimates", up: Tensor, down: Tensor) -> "Estimates":
-        """Return the paired differences of two sets of estimates on the same groups, with their own largest parts."""
+        """Return the paired differences of two sets of estimates on the same groups, with their own `up` and `down`."""
         jumps = self.jumps - other.jumps
         return Estimates(self.value - other.value, self.influence - other.influence, jumps, up, down)
 
@@ -81,8 +81,8 @@ class Terms:
     def __len__(self) -> int:
         return 2 + len(self.choices) * (2 if self.modelled else 1)
 
-    def of(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Return the terms of decisions, [..., B, T], and the weights w̃ of every choice, [..., B, E]."""
+    def of(self, rows: Rows) -> Tensor:
+        """Return the terms of decisions, [..., B, T]."""
         zero = torch.zeros_like(rows.reward)
         used = torch.stack([self._weighting(choice, rows) for choice in self.choices], -1)
         predicted = zero if rows.predicted is None else rows.predicted
@@ -90,13 +90,13 @@ class Terms:
         parts = [torch.stack([target, rows.weights], -1), used * rows.reward.unsqueeze(-1)]
         if self.modelled:
             parts.append(used * predicted.unsqueeze(-1))
-        return torch.cat(parts, -1), used
+        return torch.cat(parts, -1)
 
-    def estimates(self, count: Tensor, sums: Tensor, largest: Tensor, reward_range: tuple[float, float]) -> Estimates:
+    def estimates(self, count: Tensor, sums: Tensor, typical: Tensor, reward_range: tuple[float, float]) -> Estimates:
         """Return the estimates of every choice.
 
-        count: [..., G], decisions of each group.  sums: [..., G, T].  largest: [..., E] weights w̃.  reward_range: the
-        smallest and the largest reward.
+        count: [..., G], decisions of each group.  sums: [..., G, T].  typical: [..., E], the weight of one more reward.
+        reward_range: the smallest and the largest reward.
         """
         size = len(self.choices)
         table = [ESTIMATORS[choice.name] for choice in self.choices]
@@ -112,7 +112,7 @@ class Terms:
         rest = above.sum(-2) / scale
         influence = (modelled * target - base.unsqueeze(-2) * number) / total.unsqueeze(-2)
         influence = influence + (above - rest.unsqueeze(-2) * below) / scale.unsqueeze(-2)
-        up, down = largest_parts(largest / scale, torch.zeros_like(largest), reward_range)
+        up, down = one_more(typical / scale, torch.zeros_like(typical), reward_range)
         return Estimates(base + rest, influence, rewarded / scale.unsqueeze(-2), up, down)
 
     @staticmethod
@@ -125,8 +125,8 @@ class Terms:
         return estimator.weighting(weights, choice.parameter)
 
 
-def largest_parts(more: Tensor, less: Tensor, reward_range: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """Return the largest parts, up and down, of a single reward whose factor lies between −less and more, [...]."""
+def one_more(more: Tensor, less: Tensor, reward_range: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """Return the parts, up and down, of one more reward: of the largest, whose factor is `more` or −`less`, [...]."""
     low, high = min(reward_range[0], 0.0), max(reward_range[1], 0.0)
     return torch.maximum(more * high, less * -low), torch.maximum(less * high, more * -low)
 
@@ -136,6 +136,6 @@ def mean_reward(count: Tensor, reward: Tensor, reward_range: tuple[float, float]
     total = count.sum(-1, keepdim=True)
     value = reward.sum(-1, keepdim=True) / total
     influence = (reward - value * count) / total
-    up, down = largest_parts(1 / total, torch.zeros_like(total), reward_range)
+    up, down = one_more(1 / total, torch.zeros_like(total), reward_range)
     parts = (value, influence.unsqueeze(-1), (reward / total).unsqueeze(-1), up, down)
     return Estimates(*(part.expand(*part.shape[:-1], estimates) for part in parts))

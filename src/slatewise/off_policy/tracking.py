@@ -55,12 +55,34 @@ class Items:
     policies: dict[str, Tensor]
 
 
+class Typical:
+    """The typical size of factors x where they matter: Σ |x|³ / Σ x², their mean weighted by shares in the variance."""
+
+    def __init__(self) -> None:
+        self.squares = self.cubes = 0.0
+
+    def add(self, factors: Tensor) -> None:
+        """Take in factors, float64 [B]."""
+        squares = factors.square()
+        self.squares += float(squares.sum())
+        self.cubes += float((squares * factors.abs()).sum())
+
+    @property
+    def value(self) -> float:
+        """The typical size, 0 where all are 0."""
+        return self.cubes / self.squares if self.squares else 0.0
+
+
 class WeightTracker:
-    """Extremes and a histogram of the weights of one policy."""
+    """Sizes and a histogram of the weights of one policy.
+
+    typical: of weights.  above, below: of how far they lie above and below the baseline's.
+    """
 
     def __init__(self) -> None:
         self.number = 0
-        self.total = self.squares = self.agreement = self.missing = 0.0
+        self.total = self.agreement = self.missing = 0.0
+        self.typical, self.above, self.below = Typical(), Typical(), Typical()
         self.largest = self.parts = self.largest_part = 0.0
         self.counts = torch.zeros(OCTAVES + 3, dtype=torch.int64)
 
@@ -68,7 +90,7 @@ class WeightTracker:
         """Take in decisions, each float64 [B]; target, logged: the probability of what was shown."""
         self.number += len(weights)
         self.total += float(weights.sum())
-        self.squares += float(weights.square().sum())
+        self.typical.add(weights)
         self.agreement += float(target.sum())
         self.missing += float((1 - target)[logged == 1].clamp(min=0).sum())
         self.largest = max(self.largest, float(weights.max()))
@@ -77,6 +99,17 @@ class WeightTracker:
         self.largest_part = max(self.largest_part, float(parts.max()))
         octave = (weights.clamp(min=1e-300).log2().floor() + OCTAVES // 2 + 1).clamp(0, OCTAVES + 1).long() + 1
         self.counts += torch.where(weights > 0, octave, 0).bincount(minlength=OCTAVES + 3)
+
+    def compare(self, weights: Tensor, baseline: Tensor | float) -> None:
+        """Take in the same weights beside those of the baseline, float64 [B]."""
+        gap = weights - baseline
+        self.above.add(gap.clamp(min=0))
+        self.below.add(gap.clamp(max=0))
+
+    @property
+    def effective(self) -> float:
+        """The effective sample size, (Σ w)² / Σ w² (Kish 1965): how many decisions of its own the log is worth."""
+        return self.total**2 / self.typical.squares if self.typical.squares else 0.0
 
     def histogram(self) -> Histogram:
         """Return the histogram: 0, below 2⁻¹², octaves, and the rest."""
