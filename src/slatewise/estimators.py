@@ -1,4 +1,4 @@
-"""Off-policy estimators as pure functions of rewards, weights and predictions, and what a mean is worth.
+"""Off-policy estimators as pure functions of rewards, weights and predictions.
 
 Letters: B decisions of a log, C candidates, K slots.  The weight of a decision is how much more likely the target
 policy makes it than the logged one. Everything in float64.
@@ -121,35 +121,3 @@ ESTIMATORS: dict[str, Estimator] = {
     "DRos": Estimator("Su et al. 2020, arXiv 1907.09623", shrunk, modelled=True, grid=_SQUARES),
     "MIPS": Estimator("marginalised over groups: Saito & Joachims 2022, arXiv 2202.06317", marginal=True),
 }
-
-
-def effective_sample_size(weights: Tensor) -> float:
-    """Return (Σ w)² / Σ w² (Kish 1965): how many decisions of its own the target policy's estimate is worth."""
-    squares = float(weights.square().sum())
-    return float(weights.sum()) ** 2 / squares if squares > 0 else 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class Estimate:
-    """A mean of one number a decision, and how each decision moves it (influence, [B], mean 0)."""
-
-    value: float
-    influence: Tensor
-
-    @staticmethod
-    def of_mean(terms: Tensor) -> "Estimate":
-        """Estimate a mean of terms [B]."""
-        mean = terms.mean()
-        return Estimate(float(mean), terms - mean)
-
-    def standard_error(self, cluster: Tensor) -> float:
-        """Return the standard error of the value, NaN for fewer than two clusters.
-
-        cluster: int64 [B], decisions of one user or session belong together: they may depend on each other in
-        any way (the sandwich of Liang & Zeger 1986, times G / (G − 1) for G clusters).
-        """
-        _, at = cluster.unique(return_inverse=True)
-        sums = torch.zeros(int(at.max()) + 1, dtype=torch.float64).index_add_(0, at, self.influence)
-        if len(sums) < 2:
-            return math.nan
-        return math.sqrt(float(sums.square().sum()) * len(sums) / (len(sums) - 1)) / len(cluster)

@@ -1,6 +1,5 @@
 """Off-policy evaluation by name: opens a log, finds the policies that names mean for it, and judges them."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,22 +70,14 @@ def item_groups(log: Log, columns: str, policy: Policy) -> ItemGroups:
 
 
 def learned_from(name: str, log: Log) -> bool:
-    """Whether a run says that it learned from this log: `log` in its run.json has the `path` or the `sha256`.
-
-    The latter is that of log.json, which tells logs apart wherever they are moved.
-    """
+    """Whether a run says that it learned from this log: `log` in its run.json has its `path` or its `digest`."""
     if not (Path(name) / runs.RUN).is_file():
         return False
     source = runs.read(name).get("log")
     if not isinstance(source, dict):
         return False
     same_place = "path" in source and Path(str(source["path"])).resolve() == log.path.resolve()
-    return same_place or source.get("sha256") == log_digest(log)
-
-
-def log_digest(log: Log) -> str:
-    """Return the SHA-256 of a log's description."""
-    return hashlib.sha256((log.path / "log.json").read_bytes()).hexdigest()
+    return same_place or source.get("digest") == log.digest
 
 
 def policy_for(log: Log, name: str, seed: int = 0) -> Policy:

@@ -12,9 +12,9 @@ from slatewise.estimators import marginal_weights, slate_weights
 from slatewise.interactions import Interactions, Observation, Policy, Spec
 from slatewise.off_policy.betting import ValueBets
 from slatewise.off_policy.reward_model import CrossFitted, target_probabilities
-from slatewise.off_policy.sums import GroupSums
 from slatewise.off_policy.terms import Rows, Terms
 from slatewise.off_policy.tracking import CalibrationTracker, ItemTracker, SeriesTracker, WeightTracker
+from slatewise.sums import GroupSums
 
 NAMED = 5  # rows that a message names
 
