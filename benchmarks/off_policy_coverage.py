@@ -14,7 +14,7 @@ from torch import Tensor
 
 from slatewise.estimators import ESTIMATORS, marginal_weights
 from slatewise.off_policy import intervals
-from slatewise.off_policy.betting import ValueBets
+from slatewise.off_policy.betting import SHARES, ValueBets
 from slatewise.off_policy.slope import slope
 from slatewise.off_policy.terms import Estimates, Rows, Terms, mean_reward, one_more
 
@@ -22,7 +22,7 @@ CLAIM = (
     "Share of 95 % intervals that hold the truth, over {logs:,} simulated logs (standard error 0.7 % at 95 %), for the "
     "value and for the difference to the logged policy, and the mean width of the former. 4 contexts, 10 actions in 5 "
     "groups of equal reward, weights up to 10 or so; the reward model is a table of shrunken means, cross-fitted in 5 "
-    "folds. `normal` becomes the interval for rare events where few rewards carry an estimate; `plain normal` does not. "
+    "folds. `normal` becomes the interval for rare events where few rewards carry an estimate, `plain normal` never. "
     "cIPS, Switch-DR and DRos, tuned, have the intervals of IPS and DR, widened to hold their value. `betting, at all "
     "times`: no violation at any of the decisions 1 … n. DM's interval knows nothing of its model's error: 95 % is not "
     "promised for it."
@@ -44,6 +44,7 @@ class World:
 
     @staticmethod
     def make(rate: float, seed: int = 0) -> "World":
+        """Draw a world with so many clicks a decision."""
         generator = torch.Generator().manual_seed(seed)
 
         def normal(*shape: int) -> Tensor:
@@ -56,10 +57,12 @@ class World:
 
     @property
     def truth(self) -> float:
+        """The value of the target policy."""
         return float((self.target * self.clicks).sum(1).mean())
 
     @property
     def difference(self) -> float:
+        """Its difference to the logged one's."""
         return self.truth - float((self.logged * self.clicks).sum(1).mean())
 
     def logs(self, number: int, rows: int, generator: torch.Generator) -> Rows:
@@ -83,7 +86,7 @@ class World:
 
     def _model(self, context: Tensor, action: Tensor, reward: Tensor, generator: torch.Generator) -> Tensor:
         """Predict every action's reward, [number, rows, actions], by means of the other folds."""
-        number, rows = reward.shape
+        number = len(reward)
         fold = torch.randint(FOLDS, reward.shape, generator=generator)
         cell = (fold * CONTEXTS + context) * ACTIONS + action
         size = FOLDS * CONTEXTS * ACTIONS
@@ -186,8 +189,6 @@ def never_refuted(rows: Rows, world: World) -> tuple[Tensor, Tensor]:
 
 def peak_capital(terms: Tensor, mean: float, pieces: int = 500) -> Tensor:
     """Return the largest logarithm of the capital after any number of decisions, [logs].  terms: [logs, n]."""
-    from slatewise.off_policy.betting import SHARES
-
     won = torch.zeros(len(terms), 1, len(SHARES), dtype=torch.float64)
     peak = torch.full((len(terms),), -torch.inf, dtype=torch.float64)
     for start in range(0, terms.shape[1], pieces):
