@@ -110,7 +110,7 @@ def estimates_of(terms: Terms, rows: Rows) -> tuple[list[Estimates], list[Tensor
         """Return Σ |x|³ / Σ x² of changed weights for every choice, [logs, choices]."""
         sizes = [change(w).abs() for w in (rows.weights, rows.marginal)]
         plain, grouped = (x.pow(3).sum(1) / x.square().sum(1).clamp(min=1e-300) for x in sizes)
-        return torch.where(marginal, grouped.unsqueeze(1), plain.unsqueeze(1))
+        return torch.where(marginal, grouped.unsqueeze(1), plain.unsqueeze(1)) * terms.weighted
 
     every = terms.estimates(count, terms.of(rows), typical(lambda w: w), (0.0, 1.0))
     errors = intervals.standard_error(every.influence)

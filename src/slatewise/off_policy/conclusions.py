@@ -83,8 +83,9 @@ class Conclusions:
     def _by_choice(self, name: str, what: Callable[[WeightTracker], float]) -> Tensor:
         """Return a number for every choice, by the kind of weights that it uses, [E]."""
         plain, marginal = what(self.evidence.weights[name]), what(self.evidence.marginal[name])
-        choices = self.evidence.question.terms.choices
-        return torch.tensor([marginal if ESTIMATORS[c.name].marginal else plain for c in choices], dtype=torch.float64)
+        terms = self.evidence.question.terms
+        kinds = [marginal if ESTIMATORS[choice.name].marginal else plain for choice in terms.choices]
+        return torch.tensor(kinds, dtype=torch.float64) * terms.weighted
 
     def _logged(self, estimates: int) -> Estimates:
         return mean_reward(self.table[:, 0], self.table[:, 1], self.evidence.reward_range, estimates)

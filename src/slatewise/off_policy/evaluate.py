@@ -192,9 +192,7 @@ def _result(conclusions: Conclusions, notes: list[str], origin: str) -> Result:
     words = "; ".join(j.verdict for j in judged) or f"{baseline} is only compared with itself: name another policy"
     if origin == "estimated":
         words += " (by propensities that were estimated, not logged)"
-        notes.insert(
-            0, "the propensities of this log were estimated, not logged: as far as they are wrong, so is all this"
-        )
+        notes.insert(0, "the propensities were estimated, not logged: as far as they are wrong, so are the values")
     if any(i.kind == "few rewards" for j in judged for i in (j.estimates[j.judged_by], j.differences[j.judged_by])):
         notes.append(
             "few rewards carry these estimates (as good as fewer than 100 equal ones): the intervals are those for "

@@ -78,6 +78,12 @@ class Terms:
         self.choices = choices(names)
         self.modelled = any(ESTIMATORS[name].modelled for name in names)
 
+    @property
+    def weighted(self) -> Tensor:
+        """1 for choices that make anything of a reward's weight, 0 for the model alone, [E]."""
+        one = torch.ones(1, dtype=torch.float64)
+        return torch.cat([ESTIMATORS[choice.name].weighting(one, INFINITE) for choice in self.choices])
+
     def __len__(self) -> int:
         return 2 + len(self.choices) * (2 if self.modelled else 1)
 
