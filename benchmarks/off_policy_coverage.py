@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from results import save, table
+from results import save
+from results import table as markdown
 from torch import Tensor
 
 from slatewise.estimators import ESTIMATORS, marginal_weights
 from slatewise.off_policy import intervals
 from slatewise.off_policy.betting import SHARES, ValueBets
-from slatewise.off_policy.slope import slope
+from slatewise.off_policy.slope import tuned
 from slatewise.off_policy.terms import Estimates, Rows, Terms, mean_reward, one_more
 
 CLAIM = (
@@ -112,17 +113,14 @@ def estimates_of(terms: Terms, rows: Rows) -> tuple[list[Estimates], list[Tensor
         plain, grouped = (x.pow(3).sum(1) / x.square().sum(1).clamp(min=1e-300) for x in sizes)
         return torch.where(marginal, grouped.unsqueeze(1), plain.unsqueeze(1)) * terms.weighted
 
-    every = terms.estimates(count, terms.of(rows), typical(lambda w: w), (0.0, 1.0))
-    errors = intervals.standard_error(every.influence)
-    positions = [[i for i, c in enumerate(terms.choices) if c.name == name] for name in ESTIMATORS]
-    tuned = torch.stack([torch.tensor(at)[slope(every.value[:, at], errors[:, at], number)] for at in positions], 1)
-    untuned = [at[-1] for at in positions]
+    table, untuned = terms.of(rows).contiguous(), [at[-1] for at in terms.positions.values()]
+    estimates = terms.estimates(table, typical(lambda w: w), (0.0, 1.0), untuned)
+    values = terms.solve(table.sum(1)).values.gather(1, tuned(terms, table))
     logged = mean_reward(count, rows.reward, (0.0, 1.0), len(untuned))
     more, less = (
         typical(f)[:, untuned] / number for f in (lambda w: (w - 1).clamp(min=0), lambda w: (1 - w).clamp(min=0))
     )
-    values = every.value.gather(1, tuned)
-    both = [every[untuned], every[untuned].minus(logged, *one_more(more, less, (0.0, 1.0)))]
+    both = [estimates, estimates.minus(logged, *one_more(more, less, (0.0, 1.0)))]
     return both, [values, values - logged.value]
 
 
@@ -241,7 +239,7 @@ def main() -> None:
         world = World.make(rate)
         measured = measure(world, rows, arguments.logs, arguments.seed)
         found += [{"log": f"{scenario}: {rows:,} decisions, rate {rate}"} | row for row in measured]
-        print("\n".join(table(found[-len(measured) :])), flush=True)
+        print("\n".join(markdown(found[-len(measured) :])), flush=True)
     save("off_policy_coverage", CLAIM.format(logs=arguments.logs), found)
 
 

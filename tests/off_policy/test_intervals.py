@@ -42,9 +42,9 @@ def test_estimates_of_groups_are_the_estimators_of_their_decisions() -> None:
 
     def estimate(kept: Tensor) -> Estimates:
         chosen = Rows(*(getattr(rows, key)[kept] for key in Rows.__dataclass_fields__))
-        columns = torch.cat([torch.ones(int(kept.sum()), 1, dtype=torch.float64), terms.of(chosen)], 1)
+        columns = terms.of(chosen)
         sums = torch.zeros(groups, columns.shape[1], dtype=torch.float64).index_add_(0, at[kept], columns)
-        return terms.estimates(sums[:, 0], sums[:, 1:], torch.ones(len(terms.choices)).double(), (0.0, 1.0))
+        return terms.estimates(sums, torch.ones(len(terms.choices)).double(), (0.0, 1.0), range(len(terms.choices)))
 
     whole = estimate(torch.ones(n, dtype=torch.bool))
     for i, choice in enumerate(terms.choices):
@@ -102,7 +102,7 @@ def estimates_of(rows: Rows) -> tuple[Estimates, Estimates]:
         return (x.pow(3).sum(1) / x.square().sum(1)).unsqueeze(1).expand(-1, 2)
 
     w = rows.weights
-    value = terms.estimates(count, terms.of(rows), typical(w), (0.0, 1.0))
+    value = terms.estimates(terms.of(rows), typical(w), (0.0, 1.0), [0, 1])
     more, less = typical((w - 1).clamp(min=0)) / n, typical((1 - w).clamp(min=0)) / n
     return value, value.minus(mean_reward(count, rows.reward, (0.0, 1.0), 2), *one_more(more, less, (0.0, 1.0)))
 

@@ -11,7 +11,7 @@ from slatewise.estimators import ESTIMATORS
 from slatewise.off_policy import intervals
 from slatewise.off_policy.reading import Evidence
 from slatewise.off_policy.result import Diagnostics, Interval, Judgement, verdict
-from slatewise.off_policy.slope import slope
+from slatewise.off_policy.slope import tuned
 from slatewise.off_policy.terms import Estimates, mean_reward, one_more
 from slatewise.off_policy.tracking import WeightTracker
 
@@ -55,24 +55,21 @@ class Conclusions:
         every = Estimates.cat([*(self.chosen[name].estimates for name in policies), *differences, of_baseline])
         values = torch.stack([self.chosen[name].values for name in policies])
         against = of_baseline.value if self.baseline == LOGGED else self.chosen[self.baseline].values
-        tuned = torch.cat([values.flatten(), (values - against).flatten(), against])
-        found = [_moved(i, value) for i, value in zip(self._intervals(every, policies), tuned.tolist(), strict=True)]
+        moved = torch.cat([values.flatten(), (values - against).flatten(), against])
+        found = [_moved(i, value) for i, value in zip(self._intervals(every, policies), moved.tolist(), strict=True)]
         rows = [dict(zip(self.names, found[at : at + width], strict=True)) for at in range(0, len(found), width)]
         return {name: self._judge(name, rows[i], rows[len(policies) + i], rows[-1]) for i, name in enumerate(policies)}
 
     def _choose(self, name: str) -> "Chosen":
         evidence, terms = self.evidence, self.evidence.question.terms
         _refuse_without_weight(name, evidence)
+        table, positions = evidence.of_policy(name, self.table), [terms.positions[e][-1] for e in self.names]
         typical = self._by_choice(name, lambda seen: seen.typical.value)
-        sums = evidence.of_policy(name, self.table)
-        every = terms.estimates(self.table[:, 0], sums, typical, evidence.reward_range)
-        errors = intervals.standard_error(every.influence)
-        positions = [[i for i, c in enumerate(terms.choices) if c.name == estimator] for estimator in self.names]
-        tuned = [at[int(slope(every.value[at], errors[at], len(self.table)))] for at in positions]
-        parameters = {e: terms.choices[i].parameter for e, i in zip(self.names, tuned, strict=True)}
-        untuned = [at[-1] for at in positions]
+        estimates = terms.estimates(table, typical, evidence.reward_range, positions)
+        picked = tuned(terms, table).tolist()
+        parameters = {e: terms.choices[i].parameter for e, i in zip(self.names, picked, strict=True)}
         kept = {e: p for e, p in parameters.items() if ESTIMATORS[e].grid}
-        return Chosen(every[untuned], untuned, every.value[tuned], kept)
+        return Chosen(estimates, positions, terms.solve(table.sum(0)).values[picked], kept)
 
     def _difference(self, name: str, of_baseline: Estimates) -> Estimates:
         chosen, number = self.chosen[name], float(self.table[:, 0].sum())
@@ -106,7 +103,7 @@ class Conclusions:
         low, high = self.evidence.reward_range
         largest = 1 / self.evidence.smallest  # the weight of a policy that is sure of the least likely slate
         count, reward = self.table[:, 0], self.table[:, 1]
-        value = torch.stack([self.evidence.of_policy(name, self.table)[:, 2] for name in policies], 1)
+        value = torch.stack([self.evidence.of_policy(name, self.table)[:, 3] for name in policies], 1)
         if self.baseline == LOGGED:
             against, least, most = reward.unsqueeze(1), -1.0, max(largest - 1, 1.0)
         else:
@@ -154,7 +151,7 @@ class Conclusions:
         return Judgement(estimates, differences, diagnostics, by, better, words, parameters, sizes, histogram)
 
     def _diagnose(self, name: str, seen: WeightTracker) -> Diagnostics:
-        count, weights = self.table[:, 0], self.evidence.of_policy(name, self.table)[:, 1]
+        count, weights = self.table[:, 0], self.evidence.of_policy(name, self.table)[:, 2]
         mean = float(weights.sum() / count.sum())
         influence = (weights - mean * count) / count.sum()
         return Diagnostics(

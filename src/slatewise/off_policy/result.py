@@ -217,7 +217,7 @@ def verdict(
         return True, f"{name} is better than {other}: {change}"
     if difference.high < 0:
         return False, f"{name} is worse than {other}: {change}"
-    return False, f"{unsure}: {change}{_needed(difference, decisions)}"
+    return False, f"{unsure}: {change}{_needed(difference, reference, decisions)}"
 
 
 def _change(difference: Interval, reference: Interval) -> str:
@@ -227,11 +227,11 @@ def _change(difference: Interval, reference: Interval) -> str:
     return f"{difference.low:+.4g} to {difference.high:+.4g} per decision"
 
 
-def _needed(difference: Interval, decisions: int) -> str:
+def _needed(difference: Interval, reference: Interval, decisions: int) -> str:
     """Say how many more decisions would show a difference of this size, with a chance of 80 %."""
-    if difference.standard_error == 0:
+    if difference.standard_error <= 1e-12 * abs(reference.value):
         return "; they earn the same on this log"
-    ratio = ((NORMAL_95 + POWER_80) * difference.standard_error / max(abs(difference.value), 1e-300)) ** 2
+    ratio = ((NORMAL_95 + POWER_80) * difference.standard_error / max(abs(difference.value), 1e-100)) ** 2
     if ratio > 1000:
         return "; the difference is so small that not even 1000 such logs would show it"
     more = decisions * (ratio - 1)

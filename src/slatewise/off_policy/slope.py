@@ -6,6 +6,9 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
+from slatewise.off_policy.intervals import standard_error
+from slatewise.off_policy.terms import Terms
+
 SLACK = math.sqrt(6) - 1  # Tucker & Lee 2021
 DOUBT = 0.1  # that an interval misses
 
@@ -27,3 +30,17 @@ def slope(values: Tensor, standard_errors: Tensor, groups: int) -> Tensor:
     before = torch.ones(agrees.shape[-2:], dtype=torch.bool).tril(-1)
     last = (agrees | ~before).all(-1).cummin(-1).values.sum(-1) - 1
     return order.gather(-1, last.unsqueeze(-1)).squeeze(-1)
+
+
+def tuned(terms: Terms, table: Tensor) -> Tensor:
+    """Return where the chosen parameter of every estimator is among the choices, int64 [..., number of estimators].
+
+    table: [..., G, T], sums of terms over groups of decisions.
+    """
+    found = terms.solve(table.sum(-2))
+    errors = standard_error(table @ found.influence)
+    groups = table.shape[-2]
+    chosen = [
+        torch.tensor(at)[slope(found.values[..., at], errors[..., at], groups)] for at in terms.positions.values()
+    ]
+    return torch.stack(chosen, -1)

@@ -68,15 +68,35 @@ class Estimates:
         return Estimates(*(torch.cat([getattr(p, n) for p in parts], -1) for n in Estimates.__dataclass_fields__))
 
 
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """What totals say of every choice.
+
+    values: [..., E].  influence: [..., T, E], a linear map of sums.  scale: [..., E], what weighted rewards are divided
+    by.
+    """
+
+    values: Tensor
+    influence: Tensor
+    scale: Tensor
+
+
 class Terms:
     """The terms that are summed for one policy.
 
-    Order: q̄ (the model's reward under the policy) and w, then w̃ r for every weighting w̃, then w̃ q if there is a model.
+    Order: 1, q̄ (the model's reward under the policy) and w, then w̃ r for every weighting w̃, then w̃ q if there is a
+    model.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
         self.choices = choices(names)
         self.modelled = any(ESTIMATORS[name].modelled for name in names)
+        self.positions = {
+            name: [i for i, choice in enumerate(self.choices) if choice.name == name] for name in names
+        }  # of an estimator among the choices; the last leaves weights as they are
+
+    def __len__(self) -> int:
+        return 3 + len(self.choices) * (2 if self.modelled else 1)
 
     @property
     def weighted(self) -> Tensor:
@@ -84,42 +104,53 @@ class Terms:
         one = torch.ones(1, dtype=torch.float64)
         return torch.cat([ESTIMATORS[choice.name].weighting(one, INFINITE) for choice in self.choices])
 
-    def __len__(self) -> int:
-        return 2 + len(self.choices) * (2 if self.modelled else 1)
-
     def of(self, rows: Rows) -> Tensor:
         """Return the terms of decisions, [..., B, T]."""
-        zero = torch.zeros_like(rows.reward)
+        one, zero = torch.ones_like(rows.reward), torch.zeros_like(rows.reward)
         used = torch.stack([self._weighting(choice, rows) for choice in self.choices], -1)
         predicted = zero if rows.predicted is None else rows.predicted
         target = zero if rows.predicted_target is None else rows.predicted_target
-        parts = [torch.stack([target, rows.weights], -1), used * rows.reward.unsqueeze(-1)]
+        parts = [torch.stack([one, target, rows.weights], -1), used * rows.reward.unsqueeze(-1)]
         if self.modelled:
             parts.append(used * predicted.unsqueeze(-1))
         return torch.cat(parts, -1)
 
-    def estimates(self, count: Tensor, sums: Tensor, typical: Tensor, reward_range: tuple[float, float]) -> Estimates:
-        """Return the estimates of every choice.
+    def solve(self, totals: Tensor) -> Solution:
+        """Return the values of all choices, and how sums move them, from the totals of all terms, [..., T].
 
-        count: [..., G], decisions of each group.  sums: [..., G, T].  typical: [..., E], the weight of one more reward.
-        reward_range: the smallest and the largest reward.
+        A value is Σ q̄ / n + Σ w̃ (r − q) / d, with d = n or Σ w: to first order a group of decisions moves it by
+        (q̄ − n Σ q̄ / Σ n) / Σ n + (w̃ (r − q) − d' ρ) / d, with ρ the second ratio and d' the group's part of d.
         """
         size = len(self.choices)
         table = [ESTIMATORS[choice.name] for choice in self.choices]
         modelled, normalised = (
             torch.tensor([getattr(e, key) for e in table], dtype=torch.float64) for key in ("modelled", "normalised")
         )
-        target, weights, rewarded = sums[..., :1], sums[..., 1:2], sums[..., 2 : 2 + size]
-        number = count.unsqueeze(-1)
-        above = rewarded - modelled * sums[..., 2 + size :] if self.modelled else rewarded
-        below = normalised * weights + (1 - normalised) * number
-        total, scale = number.sum(-2), below.sum(-2)
-        base = modelled * target.sum(-2) / total
-        rest = above.sum(-2) / scale
-        influence = (modelled * target - base.unsqueeze(-2) * number) / total.unsqueeze(-2)
-        influence = influence + (above - rest.unsqueeze(-2) * below) / scale.unsqueeze(-2)
-        up, down = one_more(typical / scale, torch.zeros_like(typical), reward_range)
-        return Estimates(base + rest, influence, rewarded / scale.unsqueeze(-2), up, down)
+        number, target, weights = (totals[..., i : i + 1] for i in range(3))
+        above = totals[..., 3 : 3 + size]
+        if self.modelled:
+            above = above - modelled * totals[..., 3 + size :]
+        scale = normalised * weights + (1 - normalised) * number
+        base, rest = modelled * target / number, above / scale
+        head = [-base / number - rest * (1 - normalised) / scale, modelled / number, -rest * normalised / scale]
+        parts = [torch.stack(torch.broadcast_tensors(*head), -2), torch.diag_embed(1 / scale)]
+        if self.modelled:
+            parts.append(torch.diag_embed(-modelled / scale))
+        return Solution(base + rest, torch.cat(parts, -2), scale)
+
+    def estimates(
+        self, table: Tensor, typical: Tensor, reward_range: tuple[float, float], positions: Sequence[int]
+    ) -> Estimates:
+        """Return the estimates at these positions of the choices.
+
+        table: [..., G, T], sums over groups.  typical: [..., E], the weight of one more reward, for every choice.
+        reward_range: the smallest and the largest reward.
+        """
+        at, found = list(positions), self.solve(table.sum(-2))
+        scale = found.scale[..., at]
+        up, down = one_more(typical[..., at] / scale, torch.zeros_like(scale), reward_range)
+        jumps = table[..., [3 + i for i in at]] / scale.unsqueeze(-2)
+        return Estimates(found.values[..., at], table @ found.influence[..., at], jumps, up, down)
 
     @staticmethod
     def _weighting(choice: Choice, rows: Rows) -> Tensor:
