@@ -139,7 +139,7 @@ class Conclusions:
     ) -> Judgement:
         evidence = self.evidence
         diagnostics = self._diagnose(name, evidence.weights[name])
-        by = next(e for e in JUDGES if e in estimates)
+        by = next((e for e in JUDGES if e in estimates), next(iter(estimates)))
         reference = self.logged() if self.baseline == LOGGED else of_baseline[by]
         other = None if self.baseline == LOGGED else self._diagnose(self.baseline, evidence.weights[self.baseline])
         better, words = verdict(name, self.baseline, differences[by], reference, diagnostics, evidence.decisions, other)

@@ -231,12 +231,11 @@ def _needed(difference: Interval, reference: Interval, decisions: int) -> str:
     """Say how many more decisions would show a difference of this size, with a chance of 80 %."""
     if difference.standard_error <= 1e-12 * abs(reference.value):
         return "; they earn the same on this log"
-    ratio = ((NORMAL_95 + POWER_80) * difference.standard_error / max(abs(difference.value), 1e-100)) ** 2
+    reach = difference.value - difference.low if difference.value >= 0 else difference.high - difference.value
+    ratio = ((1 + POWER_80 / NORMAL_95) * reach / max(abs(difference.value), 1e-100)) ** 2
     if ratio > 1000:
         return "; the difference is so small that not even 1000 such logs would show it"
     more = decisions * (ratio - 1)
-    if more < 1:
-        return "; a difference of this size would mostly show by now: a few more decisions may decide it"
     rounded = round(more, 1 - math.floor(math.log10(max(more, 1.0))))
     return f"; roughly {rounded:,.0f} more decisions like these would show a difference of this size"
 
