@@ -25,6 +25,7 @@ def judge(
     interval: str = "normal",
     reward_model: Any = "ridge",
     reward_range: tuple[float, float] | None = None,
+    smallest_propensity: float | None = None,
     groups: str | None = None,
     logging_policy: str = "random",
 ) -> Result:
@@ -49,6 +50,7 @@ def judge(
         interval=interval,
         reward_model=reward_model,
         reward_range=reward_range,
+        smallest_propensity=smallest_propensity,
         groups=None if groups is None else item_groups(log, groups, policy_for(log, logging_policy, seed)),
     )
     learned = tuple(

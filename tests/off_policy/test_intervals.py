@@ -10,7 +10,7 @@ from torch import Tensor
 
 from slatewise.estimators import ESTIMATORS
 from slatewise.off_policy import intervals
-from slatewise.off_policy.betting import SHARES, Bets, ValueBets, log_capital
+from slatewise.off_policy.betting import SHARES, Bets, ValueBets, log_capital, lower_bound
 from slatewise.off_policy.slope import slope
 from slatewise.off_policy.terms import Estimates, Rows, Terms, mean_reward, one_more
 
@@ -186,12 +186,28 @@ def test_a_histogram_loses_next_to_no_capital_and_never_wins_any() -> None:
         exact = float(log_capital(terms, torch.ones_like(terms), mean))
         kept = float(log_capital(bets.edges[used], bets.mass[used], mean))
         assert exact - 0.01 - 1e-3 * abs(exact) < kept <= exact + 1e-9
-    low = bets.lower(20.0, 0.025)
+    mirror = Bets()
+    mirror.add(20 - terms)
+    low = lower_bound(bets, mirror, 20.0, 0.025, None)
     assert float(log_capital(bets.edges[used], bets.mass[used], low)) == pytest.approx(math.log(40), rel=1e-3)
     assert low < float(terms.mean())
     empty = Bets()
     empty.add(torch.zeros(100, dtype=torch.float64))
-    assert empty.lower(1.0, 0.025) == 0
+    assert lower_bound(empty, empty, 1.0, 0.025, None) < 1e-12
+
+
+def test_a_bound_on_weights_narrows_bets_where_rewards_are_few() -> None:
+    rows, value, difference = clicks(60, 3000, 0.01, 5)
+    held, widths = [], []
+    for reward, weights in zip(rows.reward, rows.weights, strict=True):
+        bets = ValueBets((0.0, 1.0))
+        bets.add(reward, weights)
+        (low, high), (least, most) = bets.value(0.05, 20.0), bets.difference(0.05, 20.0)
+        held.append([low < value < high, least < difference < most])
+        loose = bets.value(0.05)
+        widths.append((high - low) / (loose[1] - loose[0]))
+    assert torch.tensor(held).double().mean(0).min() > 0.95
+    assert sum(widths) / len(widths) < 0.8
 
 
 def test_betting_intervals_shrink_around_the_truth_in_any_unit() -> None:

@@ -127,6 +127,8 @@ def test_bounded_intervals_say_what_they_take_for_granted() -> None:
     assert not any("rewards to lie" in note for note in wide.notes)
     narrow = evaluate(log, Table(TARGET), interval="betting").policies["table"].estimates["IPS"]
     assert wide.policies["table"].estimates["IPS"].low < narrow.low
+    with pytest.raises(InputError, match=r"smallest_propensity is 0\.2, and the log has a slate of 0\.1: give what"):
+        evaluate(log, Table(TARGET), interval="betting", smallest_propensity=0.2)
     with pytest.raises(InputError, match=r"reward_range is 0 to 0\.5, and the log has a reward of 1"):
         evaluate(log, Table(TARGET), interval="betting", reward_range=(0, 0.5))
     with pytest.raises(InputError, match="'betting' needs terms whose bounds are known, which DR has not: use IPS"):

@@ -27,6 +27,10 @@ def ope(
         tuple[float, float] | None,
         typer.Option(metavar="LOW HIGH", help="no reward can lie outside, for the last two intervals  [default: seen]"),
     ] = None,
+    smallest_propensity: Annotated[
+        float | None,
+        typer.Option(help="no slate can be logged with less probability, for the last two intervals", min=0, max=1),
+    ] = None,
     groups: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="MIPS: items alike in these columns of the catalogue")
     ] = None,
@@ -52,6 +56,7 @@ def ope(
         interval=interval,
         reward_model=reward_model,
         reward_range=reward_range,
+        smallest_propensity=smallest_propensity,
         groups=groups,
         logging_policy=logging_policy,
     )

@@ -4,7 +4,8 @@ A bettor who doubts that terms x ≥ 0 have mean m stakes a share f of the capit
 fair if m is right: the capital is multiplied by 1 + f (x / m − 1). If m is right, capital is a martingale, and
 reaches 1 / α at any time with probability α at most (Ville's inequality), however often one looks. The capital is
 spread over many shares f (grid Kelly: Waudby-Smith & Ramdas 2024, arXiv 2010.09686; off-policy terms without a bound on
-weights: Waudby-Smith et al. 2022, arXiv 2210.10768).
+weights: Waudby-Smith et al. 2022, arXiv 2210.10768). Where there is a bound on x, half of it is bet on how far x lies
+below, which is far sharper when rewards are few.
 
 Bets of fixed shares do not depend on the order of terms, so a histogram of them is all that is kept. A term between
 two edges is split between them so that its mean is kept; as the logarithm of the factor is concave in x, this can only
@@ -13,6 +14,7 @@ lower the capital: the interval stays valid.
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,26 +38,34 @@ class Bets:
         share = ((x - self.edges[left]) / (self.edges[left + 1] - self.edges[left])).clamp(0, 1)
         self.mass.index_add_(0, left, 1 - share).index_add_(0, left + 1, share)
 
-    def lower(self, most: float, alpha: float) -> float:
-        """Return the largest mean that is refuted: the true one lies above it, at all times, but with probability α.
-
-        most: the mean cannot lie above it.
-        """
+    def seen(self) -> tuple[Tensor, Tensor]:
+        """Return the edges that have any mass, and it."""
         used = self.mass > 0
-        edges, mass = self.edges[used], self.mass[used]
-        low, high = 0.0, most
-        for _ in range(50):
-            middle = (low + high) / 2
-            refuted = float(log_capital(edges, mass, middle)) >= -math.log(alpha)
-            low, high = (middle, high) if refuted else (low, middle)
-        return low
+        return self.edges[used], self.mass[used]
 
 
 def log_capital(terms: Tensor, mass: Tensor, mean: float) -> Tensor:
     """Return the logarithm of the capital won against a mean, [...], after terms [..., B] that occur `mass` times."""
-    odds = terms / mean - 1
+    odds = (terms / mean - 1).clamp(min=-1.05)  # an edge may lie a hundredth beyond its terms
     won = torch.stack([(mass * torch.log1p(share * odds)).sum(-1) for share in SHARES], -1)
     return won.logsumexp(-1) - math.log(len(SHARES))
+
+
+def lower_bound(bets: Bets, mirror: Bets, total: float, alpha: float, largest: float | None) -> float:
+    """Return the largest mean that is refuted: the true one lies above it, at all times, but with probability α.
+
+    mirror: terms whose mean is `total` less that of the bets.  largest: none of these can lie above it, if known.
+    """
+    (edges, mass), (others, weight) = bets.seen(), mirror.seen()
+    low, high = 0.0, total
+    for _ in range(50):
+        middle = (low + high) / 2
+        won = float(log_capital(edges, mass, middle))
+        if largest is not None and largest > total:
+            below = float(log_capital(largest - others, weight, largest - total + middle))
+            won = float(np.logaddexp(won, below)) - math.log(2)
+        low, high = (middle, high) if won >= -math.log(alpha) else (low, middle)
+    return low
 
 
 class ValueBets:
@@ -77,12 +87,20 @@ class ValueBets:
             value.add(weights * part)
             difference.add(weights * part - part + 1)
 
-    def value(self, alpha: float) -> tuple[float, float]:
-        """Return the interval of the value."""
-        low, high = (bets.lower(1.0, alpha / 2) for bets in self._value)
+    def value(self, alpha: float, largest: float | None = None) -> tuple[float, float]:
+        """Return the interval of the value.  largest: possible weight, if known."""
+        low, high = self._ends(self._value, 1.0, alpha, largest)
         return self.least + self.span * low, self.least + self.span * (1 - high)
 
-    def difference(self, alpha: float) -> tuple[float, float]:
+    def difference(self, alpha: float, largest: float | None = None) -> tuple[float, float]:
         """Return the interval of the difference to the mean reward of the logged policy."""
-        low, high = (bets.lower(2.0, alpha / 2) - 1 for bets in self._difference)
-        return self.span * low, -self.span * high
+        low, high = self._ends(self._difference, 2.0, alpha, largest)
+        return self.span * (low - 1), self.span * (1 - high)
+
+    @staticmethod
+    def _ends(pair: tuple[Bets, Bets], total: float, alpha: float, largest: float | None) -> tuple[float, float]:
+        one, other = pair
+        return (
+            lower_bound(one, other, total, alpha / 2, largest),
+            lower_bound(other, one, total, alpha / 2, largest),
+        )

@@ -101,7 +101,7 @@ class Conclusions:
     def _bernstein(self, policies: list[str]) -> tuple[Tensor, Tensor]:
         """Return intervals of the IPS values and differences of all policies."""
         low, high = self.evidence.reward_range
-        largest = 1 / self.evidence.smallest  # the weight of a policy that is sure of the least likely slate
+        largest = 1 / (self.evidence.question.smallest_propensity or self.evidence.smallest)
         count, reward = self.table[:, 0], self.table[:, 1]
         value = torch.stack([self.evidence.of_policy(name, self.table)[:, 3] for name in policies], 1)
         if self.baseline == LOGGED:
@@ -117,11 +117,13 @@ class Conclusions:
         """Return intervals of the IPS values and differences of all policies, which hold at all times at once."""
         bets = self.evidence.question.bets
         assert bets is not None
-        values = [bets[name].value(ALPHA) for name in policies]
+        smallest = self.evidence.question.smallest_propensity
+        largest = None if smallest is None else 1 / smallest
+        values = [bets[name].value(ALPHA, largest) for name in policies]
         if self.baseline == LOGGED:
-            differences = [bets[name].difference(ALPHA) for name in policies]
+            differences = [bets[name].difference(ALPHA, largest) for name in policies]
         else:  # each value at half the error: a pair of weights has no bound
-            halves = {name: bets[name].value(ALPHA / 2) for name in policies}
+            halves = {name: bets[name].value(ALPHA / 2, largest) for name in policies}
             low, high = halves[self.baseline]
             differences = [
                 (0.0, 0.0) if name == self.baseline else (halves[name][0] - high, halves[name][1] - low)

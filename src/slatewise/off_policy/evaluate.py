@@ -36,6 +36,7 @@ def evaluate(
     interval: str = "normal",
     reward_model: Any = "ridge",
     reward_range: tuple[float, float] | None = None,
+    smallest_propensity: float | None = None,
     groups: ItemGroups | None = None,
 ) -> Result:
     """Estimate the mean reward per decision of policies, under the log's own observations.
@@ -50,7 +51,9 @@ def evaluate(
     (IPS, SNIPS, cIPS) where these have several items.  interval: "normal" (for few rewards, an interval for rare
     events), "bootstrap", "empirical-bernstein" or "betting", which holds at all times at once; the last two for IPS.
     reward_model: a name or an object, for DM, DR and their kin.  reward_range: no reward can lie outside, for the last
-    two intervals; by default as seen in the log.  groups: of items, for MIPS.
+    two intervals; by default as seen in the log.  smallest_propensity: no slate can be logged with less probability,
+    for the same two; by default as seen for the first, and not known for the second, which is wider then.  groups: of
+    items, for MIPS.
     Raises InputError for an unknown name, what slates of several items do not allow, a log without known rewards or
     whose propensities are unknown or impossible, a policy that never shows what was logged, or propensities that are
     not probabilities.
@@ -68,8 +71,13 @@ def evaluate(
         model = fitted(make_reward_model(reward_model, log.spec, seed), log) if terms.modelled else None
         asked = groups if "MIPS" in chosen else None
         against = None if baseline == LOGGED else baseline
-        evidence = read(log, Question(named, explore, terms, model, asked, bets, against))
+        evidence = read(log, Question(named, explore, terms, model, asked, bets, against, smallest_propensity))
         _bound_rewards(evidence, reward_range, interval)
+        if smallest_propensity is not None and not 0 < smallest_propensity <= evidence.smallest:
+            raise InputError(
+                f"smallest_propensity is {smallest_propensity:g}, and the log has a slate of {evidence.smallest:.6g}: "
+                "give what the logging policy guarantees (explore_floor / number of candidates, for instance)"
+            )
         if interval == "betting" and evidence.repeats:
             raise InputError(
                 "interval 'betting' takes decisions as they come, so it needs one a user or session, and this log has "
@@ -176,7 +184,7 @@ def _notes(
         notes.append(
             f"the intervals take rewards to lie between {low:g} and {high:g}, as in the log: if not, give their range"
         )
-    if interval == "empirical-bernstein":
+    if interval == "empirical-bernstein" and evidence.question.smallest_propensity is None:
         notes.append(
             f"the intervals take weights to be at most {1 / evidence.smallest:.4g}, one over the smallest logged "
             "propensity"

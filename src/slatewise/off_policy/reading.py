@@ -58,6 +58,7 @@ class Question:
     groups: ItemGroups | None
     bets: Mapping[str, ValueBets] | None  # by policy, where intervals are to hold at all times
     baseline: str | None  # a policy to compare with; None: the logged one
+    smallest_propensity: float | None  # no slate is logged with less probability; None: not known
 
 
 class Evidence:
