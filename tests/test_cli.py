@@ -102,6 +102,19 @@ def test_require_better_exits_3(shell: Shell, tmp_path: Path) -> None:
           "--set", "horizon=1", "--out", log)  # fmt: skip
     assert shell("ope", log, "--policy", "myopic", "--require-better")[0] == 0
     assert shell("ope", log, "--policy", "random", "--require-better")[0] == 3
+    chosen = shell.json("ope", log, "--policy", "myopic", "--estimator", "DR", "--estimator", "DRos",
+                        "--interval", "bootstrap", "--reward-model", "ridge")  # fmt: skip
+    assert {name: e["kind"] for name, e in chosen["policies"]["myopic"].items()} == {
+        "DR": "bootstrap",
+        "DRos": "bootstrap",
+    }
+    always = shell.json("ope", log, "--policy", "myopic", "--interval", "betting", "--reward-range", "0", "30")
+    assert set(always["policies"]["myopic"]) == {"IPS"}
+    everything = shell.json("ope", log, "--policy", "myopic", "--estimator", "all")
+    assert len(everything["policies"]["myopic"]) == 8
+    code, _, err = shell("ope", log, "--policy", "myopic", "--estimator", "DRr")
+    assert code == 2
+    assert "unknown estimator 'DRr': did you mean 'DR" in err
 
 
 def test_several_seeds_and_a_paired_policy(shell: Shell, tmp_path: Path) -> None:

@@ -1,20 +1,38 @@
 """Off-policy evaluation by name: opens a log, finds the policies that names mean for it, and judges them."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from slatewise import off_policy
+from slatewise import off_policy, runs
 from slatewise.agents import is_agent, load
 from slatewise.environments import make
 from slatewise.errors import InputError
 from slatewise.interactions import Policy
 from slatewise.logs import Log, log_rule
 from slatewise.naming import check_features, find_policy, is_trained
-from slatewise.off_policy import Result
+from slatewise.off_policy import ItemGroups, Result
 
 
-def judge(path: str | Path, names: list[str], explore: bool = False, baseline: str = "logged", seed: int = 0) -> Result:
+def judge(
+    path: str | Path,
+    names: list[str],
+    explore: bool = False,
+    baseline: str = "logged",
+    seed: int = 0,
+    estimators: Sequence[str] | str | None = None,
+    interval: str = "normal",
+    reward_model: Any = "ridge",
+    reward_range: tuple[float, float] | None = None,
+    smallest_propensity: float | None = None,
+    groups: str | None = None,
+    logging_policy: str = "random",
+) -> Result:
     """Judge policies on a log: rules of the world or importer that it names, `random`, or runs.
 
+    groups: the beginning of names of catalogue columns; items alike in them form a group, for MIPS, which needs the
+    name of the logging_policy too. A note warns of a run that learned from this very log.
     Raises InputError for an unknown name, a run trained on other features, or a log that cannot be judged on.
     """
     log = Log(path)
@@ -22,7 +40,46 @@ def judge(path: str | Path, names: list[str], explore: bool = False, baseline: s
         raise InputError(f"policies {', '.join(names)}: name each one once")
     compared = [baseline] if baseline != "logged" and baseline not in names else []
     policies = {name: policy_for(log, name, seed) for name in [*names, *compared]}
-    return off_policy.evaluate(log, policies, explore=explore, baseline=baseline, seed=seed)
+    result = off_policy.evaluate(
+        log,
+        policies,
+        explore=explore,
+        baseline=baseline,
+        seed=seed,
+        estimators=estimators,
+        interval=interval,
+        reward_model=reward_model,
+        reward_range=reward_range,
+        smallest_propensity=smallest_propensity,
+        groups=None if groups is None else item_groups(log, groups, policy_for(log, logging_policy, seed)),
+    )
+    learned = tuple(
+        f"{name} learned from this very log: its estimates are too kind, because it fits what happened here by chance; "
+        "judge it on decisions that it has not seen"
+        for name in policies
+        if learned_from(name, log)
+    )
+    return replace(result, notes=learned + result.notes)
+
+
+def item_groups(log: Log, columns: str, policy: Policy) -> ItemGroups:
+    """Return the groups of items that are alike in all catalogue columns whose name begins so."""
+    at = [i for i, name in enumerate(log.spec.catalogue) if name.startswith(columns)]
+    if not at or log.catalogue is None:
+        known = ", ".join(log.spec.catalogue) or "none, so there is nothing to group by"
+        raise InputError(f"groups {columns!r}: no column of the catalogue begins so; its columns are {known}")
+    return ItemGroups(policy, log.catalogue.features[:, at].unique(dim=0, return_inverse=True)[1])
+
+
+def learned_from(name: str, log: Log) -> bool:
+    """Whether a run says that it learned from this log: `log` in its run.json has its `path` or its `digest`."""
+    if not (Path(name) / runs.RUN).is_file():
+        return False
+    source = runs.read(name).get("log")
+    if not isinstance(source, dict):
+        return False
+    same_place = "path" in source and Path(str(source["path"])).resolve() == log.path.resolve()
+    return same_place or source.get("digest") == log.digest
 
 
 def policy_for(log: Log, name: str, seed: int = 0) -> Policy:

@@ -9,6 +9,7 @@ import typer
 
 from slatewise.cli import logs as logs_commands
 from slatewise.cli.base import Json, Overwrite, Seed, Set, Threads, Users, pairs, use_threads, world_of
+from slatewise.cli.ope import ope
 from slatewise.cli.watch import watch
 from slatewise.errors import InputError
 from slatewise.output import only, print_json, print_table, show
@@ -316,42 +317,7 @@ def evaluate(
         )
 
 
-@app.command()
-def ope(
-    log: Annotated[Path, typer.Argument(metavar="LOG", help="a log's folder")],
-    policy: Annotated[list[str], typer.Option(help="a rule of the log's world or importer, random, or a run's folder")],
-    explore: Annotated[bool, typer.Option(help="judge a run as it explores, not greedily")] = False,
-    baseline: Annotated[str, typer.Option(help="what to compare with: logged, or the name of a policy")] = "logged",
-    require_better: Annotated[bool, typer.Option(help="exit 3 unless the interval clears the baseline")] = False,
-    seed: Seed = 0,
-    threads: Threads = 1,
-    as_json: Json = False,
-) -> None:
-    """Judge policies on a log, before anyone sees them: mean reward per decision, with 95 % intervals.
-
-    Example: slatewise ope logs/random --policy quality --policy runs/slateq
-    """
-    use_threads(threads)
-    from slatewise.judging import judge
-
-    result = judge(log, policy, explore=explore, baseline=baseline, seed=seed)
-    if as_json:
-        print_json(result.to_json())
-    else:
-        for name, judged in result.policies.items():
-            if name != result.baseline:
-                typer.echo(f"{judged.verdict}\n")
-        rows = [
-            {"policy": name, "estimator": estimator, **only(e, "value", "low", "high", "effective_sample_size")}
-            for name, table in result.to_json()["policies"].items()
-            for estimator, e in table.items()
-        ]
-        rows.append({"policy": "logged", "estimator": "mean"} | only(vars(result.logged), "value", "low", "high"))
-        print_table(f"mean reward per decision, 95 % intervals, {result.decisions:,} decisions", rows)
-        for note in result.notes:
-            typer.echo(f"note: {note}")
-    if require_better and not result.better:
-        raise typer.Exit(3)
+app.command()(ope)
 
 
 _RETURNS = ("mean", "standard_error", "episodes", "mean_length", "share")

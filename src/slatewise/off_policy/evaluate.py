@@ -1,45 +1,29 @@
 """Off-policy evaluation: what a policy would earn, judged by a log of another policy's decisions."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
-from torch import Tensor
 
 from slatewise.errors import InputError, unknown_name
-from slatewise.estimators import (
-    Estimate,
-    dr_terms,
-    effective_sample_size,
-    ips_terms,
-    slate_weights,
-    snips_terms,
-)
-from slatewise.interactions import Interactions, Policy, Spec
-from slatewise.off_policy.result import Diagnostics, Interval, Judgement, Result, verdict
-from slatewise.off_policy.reward_model import CrossFitted, target_probabilities
+from slatewise.estimators import ESTIMATORS
+from slatewise.interactions import Policy, Spec
+from slatewise.off_policy.betting import ValueBets
+from slatewise.off_policy.conclusions import LOGGED, Conclusions
+from slatewise.off_policy.reading import Evidence, InteractionLog, ItemGroups, Question, fitted, read, reward_range
+from slatewise.off_policy.result import Result
+from slatewise.off_policy.reward_model import make_reward_model
+from slatewise.off_policy.terms import Terms
 
-ESTIMATORS = ("IPS", "SNIPS", "DR")
-LOGGED = "logged"
+DEFAULT = ("IPS", "SNIPS", "DR")
+SLATES = ("IPS", "SNIPS", "cIPS")  # over whole slates
+INTERVALS = ("normal", "bootstrap", "empirical-bernstein", "betting")
+BOUNDED = ("empirical-bernstein", "betting")  # these need terms whose bounds are known: IPS
 MYOPIC = (
     "the log has sessions of several decisions: the values are mean rewards of single decisions, in the states that "
     "the logged policy led to. What a policy does to later states and to the length of sessions is not in them, so a "
     "greedy policy can look better here than it is in the long run"
 )
-
-
-class InteractionLog(Protocol):
-    """What an evaluation reads: a `Log`, or anything with a spec and blocks that can be read more than once."""
-
-    @property
-    def spec(self) -> Spec:
-        """Sizes and names."""
-        ...
-
-    def blocks(self) -> Iterator[Interactions]:
-        """Yield all interactions, the same each time."""
-        ...
 
 
 def evaluate(
@@ -48,42 +32,59 @@ def evaluate(
     explore: bool = False,
     baseline: str = LOGGED,
     seed: int = 0,
-    estimators: Sequence[str] | None = None,
+    estimators: Sequence[str] | str | None = None,
+    interval: str = "normal",
+    reward_model: Any = "ridge",
+    reward_range: tuple[float, float] | None = None,
+    smallest_propensity: float | None = None,
+    groups: ItemGroups | None = None,
 ) -> Result:
     """Estimate the mean reward per decision of policies, under the log's own observations.
 
-    Inverse propensity scoring (IPS), self-normalised (SNIPS) and, for slates of one item, doubly robust (DR, with a
-    cross-fitted linear reward model); over whole slates, whose total reward counts. Intervals are 95 %, normal, and
-    allow decisions of one user (or session, where the log has no users) to depend on each other. Better or worse is
-    judged by DR, or by SNIPS for slates of more items, on the paired difference to the baseline.
+    The log is read once, after a pass for the reward model, in memory that does not grow with it. Decisions of one user
+    (or session, where the log has no users) may depend on each other. Better or worse is judged by DR, or by SNIPS for
+    slates of more items, on the paired difference to the baseline.
 
     policies: one, or several by name.  explore: judge them as they explore, or greedy.  baseline: `logged`, or the name
-    of one of the policies.  seed: of the folds that the reward model is cross-fitted on.  estimators: a selection.
-    Raises InputError for an unknown name, DR for slates of several items, a log without known rewards, a policy that
-    never shows what was logged, or propensities that are not probabilities.
+    of one of the policies.  seed: of the folds that the reward model is cross-fitted on, and of the bootstrap.
+    estimators: names of `ESTIMATORS`, or "all" that are possible; IPS, SNIPS and DR by default, over whole slates
+    (IPS, SNIPS, cIPS) where these have several items.  interval: "normal" (for few rewards, an interval for rare
+    events), "bootstrap", "empirical-bernstein" or "betting", which holds at all times at once; the last two for IPS.
+    reward_model: a name or an object, for DM, DR and their kin.  reward_range: no reward can lie outside, for the last
+    two intervals; by default as seen in the log.  smallest_propensity: no slate can be logged with less probability,
+    for the same two; by default as seen for the first, and not known for the second, which is wider then.  groups: of
+    items, for MIPS.
+    Raises InputError for an unknown name, what slates of several items do not allow, a log without known rewards or
+    whose propensities are unknown or impossible, a policy that never shows what was logged, or propensities that are
+    not probabilities.
     """
     named = _named(policies)
     if baseline != LOGGED and baseline not in named:
         raise unknown_name("baseline", baseline, [LOGGED, *named])
-    chosen = _chosen(estimators, log.spec)
+    if interval not in INTERVALS:
+        raise unknown_name("interval", interval, INTERVALS)
+    origin = _origin(log)
+    chosen = _chosen(estimators, log.spec, interval, groups)
+    terms = Terms(chosen)
     with torch.no_grad():
-        model = _fit(log, seed) if "DR" in chosen else None
-        rows = _collect(log, named, explore, model)
-    return _result(rows, baseline, chosen, _notes(log.spec, estimators, model))
-
-
-@dataclass
-class _Rows:
-    """One number a decision, float64 [B], for whatever has a known reward."""
-
-    reward: Tensor
-    cluster: Tensor
-    propensity: Tensor
-    predicted: Tensor
-    excluded: int = 0
-    sessions: bool = False  # of several decisions
-    weights: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-    predicted_target: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+        bets = _bets(log, named, reward_range) if interval == "betting" else None
+        model = fitted(make_reward_model(reward_model, log.spec, seed), log) if terms.modelled else None
+        asked = groups if "MIPS" in chosen else None
+        against = None if baseline == LOGGED else baseline
+        evidence = read(log, Question(named, explore, terms, model, asked, bets, against, smallest_propensity))
+        _bound_rewards(evidence, reward_range, interval)
+        if smallest_propensity is not None and not 0 < smallest_propensity <= evidence.smallest:
+            raise InputError(
+                f"smallest_propensity is {smallest_propensity:g}, and the log has a slate of {evidence.smallest:.6g}: "
+                "give what the logging policy guarantees (explore_floor / number of candidates, for instance)"
+            )
+        if interval == "betting" and evidence.repeats:
+            raise InputError(
+                "interval 'betting' takes decisions as they come, so it needs one a user or session, and this log has "
+                "several: use 'bootstrap' or 'normal', which let them depend on each other"
+            )
+        conclusions = Conclusions(evidence, chosen, baseline, interval, seed)
+        return _result(conclusions, _notes(log.spec, estimators, interval, evidence, reward_range), origin)
 
 
 def _named(policies: Policy | Mapping[str, Policy]) -> dict[str, Policy]:
@@ -95,168 +96,129 @@ def _named(policies: Policy | Mapping[str, Policy]) -> dict[str, Policy]:
     return named
 
 
-def _chosen(estimators: Sequence[str] | None, spec: Spec) -> tuple[str, ...]:
-    possible = ESTIMATORS if spec.slate_size == 1 else ESTIMATORS[:2]
-    for name in estimators or ():
+def _origin(log: InteractionLog) -> str:
+    """Return where the log's propensities come from. Raises InputError where nobody knows."""
+    about = cast(Mapping[str, Any], getattr(log, "propensities", {"kind": "logged"}))
+    kind = str(about.get("kind", "logged"))
+    if kind not in ("logged", "estimated"):
+        raise InputError(
+            "this log does not know how likely its decisions were (propensities: unknown): estimate the propensities "
+            "when you import it, or log them from now on; without them nothing can be said of other policies"
+        )
+    return kind
+
+
+def _chosen(
+    estimators: Sequence[str] | str | None, spec: Spec, interval: str, groups: ItemGroups | None
+) -> tuple[str, ...]:
+    single = spec.slate_size == 1
+    possible = [name for name in (ESTIMATORS if single else SLATES) if name != "MIPS" or groups is not None]
+    if interval in BOUNDED:
+        possible = ["IPS"]
+    wanted = [estimators] if isinstance(estimators, str) and estimators != "all" else estimators
+    for name in wanted or () if wanted != "all" else ():
         if name not in ESTIMATORS:
-            raise unknown_name("estimator", name, ESTIMATORS)
+            raise unknown_name("estimator", name, list(ESTIMATORS))
         if name not in possible:
-            raise InputError(
-                f"DR needs slates of one item, this log shows {spec.slate_size}: use IPS or SNIPS, over whole slates"
-            )
-    return tuple(name for name in possible if estimators is None or name in estimators) or possible
+            raise InputError(_impossible(name, spec, interval))
+    default = [name for name in DEFAULT if name in possible] + (["MIPS"] if groups and "MIPS" in possible else [])
+    return tuple(possible if wanted == "all" else [name for name in possible if name in (wanted or default)])
 
 
-def _notes(spec: Spec, estimators: Sequence[str] | None, model: CrossFitted | None) -> tuple[str, ...]:
+def _impossible(name: str, spec: Spec, interval: str) -> str:
+    if spec.slate_size > 1 and name not in SLATES:
+        shown = spec.slate_size
+        return f"{name} needs slates of one item, this log shows {shown}: use IPS, SNIPS or cIPS, over whole slates"
+    if interval in BOUNDED:
+        return f"interval {interval!r} needs terms whose bounds are known, which {name} has not: use IPS with it"
+    return "MIPS needs groups of items and the policy that logged: give groups=ItemGroups(policy, of_item)"
+
+
+def _bets(log: InteractionLog, named: Mapping[str, Policy], given: tuple[float, float] | None) -> dict[str, ValueBets]:
+    ends = _range(given if given is not None else reward_range(log))
+    return {name: ValueBets(ends) for name in named}
+
+
+def _range(ends: tuple[float, float]) -> tuple[float, float]:
+    """Widen a range to hold 0, so that a reward that nobody got yet has room."""
+    low, high = min(ends[0], 0.0), max(ends[1], 0.0)
+    return low, high if high > low else low + 1.0
+
+
+def _bound_rewards(evidence: Evidence, given: tuple[float, float] | None, interval: str) -> None:
+    low, high = evidence.reward_range
+    if given is not None:
+        if low < given[0] or high > given[1]:
+            outside = low if low < given[0] else high
+            raise InputError(f"reward_range is {given[0]:g} to {given[1]:g}, and the log has a reward of {outside:g}")
+        evidence.reward_range = given
+    elif interval in BOUNDED:
+        evidence.reward_range = _range((low, high))
+
+
+def _notes(
+    spec: Spec,
+    estimators: Sequence[str] | str | None,
+    interval: str,
+    evidence: Evidence,
+    given: tuple[float, float] | None,
+) -> list[str]:
     notes: list[str] = []
+    if evidence.sessions:
+        notes.append(MYOPIC)
     if spec.slate_size > 1 and estimators is None:
         notes.append(f"no DR: it needs slates of one item, this log shows {spec.slate_size}")
-    if model is not None and model.items_only:
+    if getattr(evidence.question.model, "items_only", False):
         notes.append("DR's reward model sees the items only: with users there would be too many features")
-    return tuple(notes)
-
-
-def _known(log: InteractionLog) -> Iterator[tuple[Interactions, int]]:
-    """Yield blocks without the rows whose reward is not known, and how many were left out."""
-    for block in log.blocks():
-        known = block.response.reward_known
-        out = int((~known).sum())
-        yield (block[known] if out else block), out
-
-
-def _cluster(rows: Interactions) -> Tensor:
-    return rows.episode if rows.user_id is None else rows.user_id
-
-
-def _fit(log: InteractionLog, seed: int) -> CrossFitted:
-    model = CrossFitted(log.spec, seed)
-    for rows, _ in _known(log):
-        model.add(rows, rows.response.total_reward, _cluster(rows))
-    return model
-
-
-def _collect(log: InteractionLog, named: Mapping[str, Policy], explore: bool, model: CrossFitted | None) -> _Rows:
-    pieces = [_piece(rows, out, named, explore, model) for rows, out in _known(log)]
-    if not any(len(piece.reward) for piece in pieces):
-        raise InputError("no decision of this log has a known reward: join rewards to the log first")
-
-    def joined(parts: list[Tensor]) -> Tensor:
-        return torch.cat(parts)
-
-    return _Rows(
-        joined([p.reward for p in pieces]),
-        joined([p.cluster for p in pieces]),
-        joined([p.propensity for p in pieces]),
-        joined([p.predicted for p in pieces]),
-        sum(p.excluded for p in pieces),
-        any(p.sessions for p in pieces),
-        {name: joined([p.weights[name] for p in pieces]) for name in named},
-        {name: joined([p.predicted_target[name] for p in pieces]) for name in named},
-    )
-
-
-def _piece(
-    rows: Interactions, excluded: int, named: Mapping[str, Policy], explore: bool, model: CrossFitted | None
-) -> _Rows:
-    reward, cluster = rows.response.total_reward, _cluster(rows)
-    logged = rows.decision.propensity
-    slate, mask = rows.decision.slate, rows.observation.mask
-    sessions = bool((rows.step > 0).any()) or len(rows.episode.unique()) < len(rows)
-    piece = _Rows(reward, cluster, logged.prod(1), torch.zeros_like(reward), excluded, sessions)
-    scores = None
-    if model is not None:
-        scores = model.scores(rows.observation, cluster)
-        piece.predicted = torch.where(slate >= 0, scores.gather(1, slate.clamp(min=0)), 0.0).squeeze(1)
-    for name, policy in named.items():
-        piece.predicted_target[name] = torch.zeros_like(reward)
-        if scores is None:
-            target = policy.propensity(rows.observation, slate, explore)
-        else:
-            every = target_probabilities(policy, rows.observation, explore)
-            something = mask.any(1, keepdim=True)
-            _check_sum(name, every, something.squeeze(1))
-            target = torch.where(slate >= 0, every.gather(1, slate.clamp(min=0)), (~something).double())
-            piece.predicted_target[name] = (every * scores).sum(1)
-        piece.weights[name] = slate_weights(target, logged)
-    return piece
-
-
-def _check_sum(name: str, every: Tensor, something: Tensor) -> None:
-    wrong = ((every.sum(1) - 1).abs() > 1e-3) & something
-    if bool(wrong.any()):
-        row = int(wrong.nonzero()[0])
-        raise InputError(
-            f"policy {name!r}: its propensities of all candidates sum to {float(every[row].sum()):.4g} in row {row}, "
-            f"and not to 1 in {int(wrong.sum())} rows: `propensity` must agree with `act`"
+    if evidence.excluded.number:
+        rows = ", ".join(map(str, evidence.excluded.first))
+        more = ", …" if evidence.excluded.number > len(evidence.excluded.first) else ""
+        notes.append(
+            f"{evidence.excluded.number:,} decisions have no known reward and are left out (rows {rows}{more}): join "
+            "their rewards if they exist; if rewards are missing more often for some items, the values are biased"
         )
+    if evidence.certain:
+        notes.append("every logged propensity is 1: such a log says nothing about other policies")
+    low, high = evidence.reward_range
+    if interval in BOUNDED and given is None:
+        notes.append(
+            f"the intervals take rewards to lie between {low:g} and {high:g}, as in the log: if not, give their range"
+        )
+    if interval == "empirical-bernstein" and evidence.question.smallest_propensity is None:
+        notes.append(
+            f"the intervals take weights to be at most {1 / evidence.smallest:.4g}, one over the smallest logged "
+            "propensity"
+        )
+    return notes
 
 
-def _result(rows: _Rows, baseline: str, chosen: tuple[str, ...], notes: tuple[str, ...]) -> Result:
-    mean = Estimate.of_mean(rows.reward)
-    logged = Interval.of(mean.value, mean.standard_error(rows.cluster))
-    references = dict.fromkeys(chosen, mean) if baseline == LOGGED else _estimates(rows, baseline, chosen)
-    judgements = {
-        name: _judge(rows, name, baseline, references, _estimates(rows, name, chosen)) for name in rows.weights
-    }
+def _result(conclusions: Conclusions, notes: list[str], origin: str) -> Result:
+    evidence, baseline = conclusions.evidence, conclusions.baseline
+    judgements = conclusions.judgements()
+    logged = conclusions.logged()
     judged = [j for name, j in judgements.items() if name != baseline]
-    if rows.sessions:
-        notes = (MYOPIC, *notes)
-    if bool((rows.propensity == 1).all()):
-        notes = (*notes, "every logged propensity is 1: such a log says nothing about other policies")
-    notes += tuple(f"{name}: {warning}" for name, j in judgements.items() for warning in j.diagnostics.warnings())
+    words = "; ".join(j.verdict for j in judged) or f"{baseline} is only compared with itself: name another policy"
+    if origin == "estimated":
+        words += " (by propensities that were estimated, not logged)"
+        notes.insert(0, "the propensities were estimated, not logged: as far as they are wrong, so are the values")
+    if any(i.kind == "few rewards" for j in judged for i in (j.estimates[j.judged_by], j.differences[j.judged_by])):
+        notes.append(
+            "few rewards carry these estimates (as good as fewer than 100 equal ones): the intervals are those for "
+            "rare events, and allow for one more reward than was seen"
+        )
+    notes += [f"{name}: {warning}" for name, j in judgements.items() for warning in j.diagnostics.warnings()]
     return Result(
-        "; ".join(j.verdict for j in judged) or f"{baseline} is only compared with itself: name another policy",
+        words,
         bool(judged) and all(j.better for j in judged),
         baseline,
         logged,
         judgements,
-        len(rows.reward),
-        rows.excluded,
-        len(rows.cluster.unique()),
-        notes,
-    )
-
-
-def _estimates(rows: _Rows, name: str, chosen: tuple[str, ...]) -> dict[str, Estimate]:
-    weights = rows.weights[name]
-    if not bool((weights > 0).any()):
-        raise InputError(
-            f"policy {name!r} never shows what was logged: all {len(weights)} weights are 0, so this log cannot judge "
-            "it; log with exploration, or let the policy explore (--explore)"
-        )
-    terms = {
-        "IPS": lambda: Estimate.of_mean(ips_terms(rows.reward, weights)),
-        "SNIPS": lambda: Estimate.of_ratio(*snips_terms(rows.reward, weights)),
-        "DR": lambda: Estimate.of_mean(dr_terms(rows.reward, weights, rows.predicted, rows.predicted_target[name])),
-    }
-    return {estimator: terms[estimator]() for estimator in chosen}
-
-
-def _judge(
-    rows: _Rows, name: str, baseline: str, references: dict[str, Estimate], estimates: dict[str, Estimate]
-) -> Judgement:
-    def interval(estimate: Estimate) -> Interval:
-        return Interval.of(estimate.value, estimate.standard_error(rows.cluster))
-
-    differences = {key: interval(estimate.minus(references[key])) for key, estimate in estimates.items()}
-    diagnostics = _diagnose(rows, rows.weights[name])
-    by = next(e for e in ("DR", "SNIPS", "IPS") if e in estimates)
-    reference = interval(references[by])
-    of_baseline = None if baseline == LOGGED else _diagnose(rows, rows.weights[baseline])
-    better, words = verdict(name, baseline, differences[by], reference, diagnostics, len(rows.reward), of_baseline)
-    intervals = {key: interval(estimate) for key, estimate in estimates.items()}
-    return Judgement(intervals, differences, diagnostics, by, better, words)
-
-
-def _diagnose(rows: _Rows, weights: Tensor) -> Diagnostics:
-    mean = Estimate.of_mean(weights)
-    parts = (weights * rows.reward).abs()
-    total = float(parts.sum())
-    return Diagnostics(
-        effective_sample_size(weights),
-        mean.value,
-        mean.standard_error(rows.cluster),
-        float(weights.max()),
-        float((weights > 0).double().mean()),
-        float(parts.max()) / total if total else 0.0,
+        evidence.decisions,
+        evidence.excluded.number,
+        len(conclusions.table),
+        tuple(notes),
+        conclusions.kind,
+        evidence.series.series(),
+        None if evidence.calibration is None else evidence.calibration.calibration(),
+        evidence.items.items(),
     )

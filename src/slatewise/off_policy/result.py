@@ -1,24 +1,32 @@
 """What an off-policy evaluation says: values, intervals, diagnostics, and a verdict in plain words."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from slatewise.estimators import NORMAL_95
+import torch
 
+from slatewise.off_policy.tracking import Calibration, Histogram, Items, Series
+
+NORMAL_95 = 1.959963984540054  # 97.5 % quantile of the standard normal
 POWER_80 = 0.8416212335729143  # 80 % quantile of the standard normal
-ENOUGH = 30  # effective decisions below which a normal interval is not to be trusted
+ENOUGH = 30  # effective decisions below which no interval is to be trusted
 DOMINANT = 0.2  # share of the estimate that one decision should not exceed
+MOVED = 10  # items that `to_json` names in either direction
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its 95 % interval (value ± 1.96 standard errors), in reward per decision."""
+    """A value with its 95 % interval, in reward per decision.
+
+    kind: `normal` (Student's t), `few rewards` (mid-P gamma), `bootstrap`, `empirical-bernstein` or `betting`.
+    """
 
     value: float
     low: float
     high: float
     standard_error: float
+    kind: str = "normal"
 
     @staticmethod
     def of(value: float, standard_error: float) -> "Interval":
@@ -33,7 +41,8 @@ class Diagnostics:
 
     mean_weight should be 1 within its standard error: less means that the policy shows what was never logged.
     support: share of decisions whose logged slate the policy might show.  largest_share: the largest share of Σ |w r|
-    that one decision has.
+    that one decision has.  agreement: the policy's mean probability of what was logged.  unsupported: the mean
+    probability that it does something else where the log was certain (propensity 1), so that nothing is known of it.
     """
 
     effective_sample_size: float
@@ -42,6 +51,8 @@ class Diagnostics:
     largest_weight: float
     support: float
     largest_share: float
+    agreement: float = math.nan
+    unsupported: float = 0.0
 
     @property
     def off_support(self) -> bool:
@@ -69,6 +80,11 @@ class Diagnostics:
                 "shows what the log never shows (or the propensities are wrong), so the values are biased; log with "
                 "more exploration"
             )
+        if self.unsupported > 0.01:
+            found.append(
+                f"in {100 * self.unsupported:.1f} % of the decisions or more it does what the log cannot show, because "
+                "the logged policy was certain there (propensity 1); log with exploration everywhere"
+            )
         if self.largest_share > DOMINANT:
             found.append(
                 f"one decision makes up {100 * self.largest_share:.0f} % of the estimate: a few more may change it "
@@ -79,7 +95,11 @@ class Diagnostics:
 
 @dataclass(frozen=True)
 class Judgement:
-    """One policy: a value per estimator, the paired differences to the baseline, diagnostics, verdict."""
+    """One policy: a value per estimator, the paired differences to the baseline, diagnostics, verdict.
+
+    parameters: chosen by SLOPE, for estimators that have one.  effective_sample_sizes: by estimator.  weights: their
+    histogram.
+    """
 
     estimates: dict[str, Interval]
     differences: dict[str, Interval]
@@ -87,6 +107,9 @@ class Judgement:
     judged_by: str
     better: bool
     verdict: str
+    parameters: dict[str, float] = field(default_factory=dict[str, float])
+    effective_sample_sizes: dict[str, float] = field(default_factory=dict[str, float])
+    weights: Histogram | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +118,9 @@ class Result:
 
     logged: what the logged policy earned.  baseline: `logged`, or the policy that the others are compared with.
     better: whether every judged policy beats the baseline, the whole interval of the paired difference above 0.
-    decisions: how many counted; excluded: those whose reward is not known.  clusters: independent users or sessions.
+    decisions: how many counted; excluded: those whose reward is not known.  clusters: independent users or sessions, at
+    most 65,536 (more are gathered at random into so many groups).  interval: the kind that was asked for.
+    series, calibration (None without a model), items (None without a catalogue): for pictures.
     """
 
     verdict: str
@@ -107,22 +132,21 @@ class Result:
     excluded: int
     clusters: int
     notes: tuple[str, ...]
+    interval: str = "normal"
+    series: Series | None = None
+    calibration: Calibration | None = None
+    items: Items | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything as a JSON-able dict; numbers that do not exist are None."""
+        """Return everything as a JSON-able dict; numbers that do not exist are None. Items: those that move most."""
         judged = self.policies.items()
         values: dict[str, Any] = {
             "verdict": self.verdict,
             "better": self.better,
             "baseline": self.baseline,
+            "interval": self.interval,
             "logged": asdict(self.logged),
-            "policies": {
-                name: {
-                    estimator: asdict(i) | {"effective_sample_size": policy.diagnostics.effective_sample_size}
-                    for estimator, i in policy.estimates.items()
-                }
-                for name, policy in judged
-            },
+            "policies": {name: _estimates(policy) for name, policy in judged},
             "differences": {n: {e: asdict(i) for e, i in p.differences.items()} for n, p in judged},
             "diagnostics": {
                 n: asdict(p.diagnostics) | {"judged_by": p.judged_by, "warnings": p.diagnostics.warnings()}
@@ -132,8 +156,38 @@ class Result:
             "excluded": self.excluded,
             "clusters": self.clusters,
             "notes": list(self.notes),
+            "weights": {n: asdict(p.weights) for n, p in judged if p.weights is not None},
+            "series": asdict(self.series) if self.series is not None else None,
+            "calibration": asdict(self.calibration) if self.calibration is not None else None,
+            "items": {} if self.items is None else {name: moved_items(self.items, name) for name in self.policies},
         }
         return _finite(values)
+
+
+def _estimates(policy: Judgement) -> dict[str, Any]:
+    return {
+        name: asdict(interval)
+        | {
+            "effective_sample_size": policy.effective_sample_sizes.get(name, policy.diagnostics.effective_sample_size),
+            "parameter": policy.parameters.get(name),
+        }
+        for name, interval in policy.estimates.items()
+    }
+
+
+def moved_items(items: Items, policy: str, number: int = MOVED) -> list[dict[str, Any]]:
+    """Return the items whose share of slots a policy raises and lowers most: item, logged share, the policy's."""
+    change = items.policies[policy] - items.logged
+    order = change.argsort(descending=True, stable=True)
+    at = order if len(order) <= 2 * number else torch.cat([order[:number], order[-number:]])
+    return [
+        {
+            "item": str(i) if items.ids is None else items.ids[i],
+            "logged": float(items.logged[i]),
+            "policy": float(items.policies[policy][i]),
+        }
+        for i in at.tolist()
+    ]
 
 
 def verdict(
@@ -163,7 +217,7 @@ def verdict(
         return True, f"{name} is better than {other}: {change}"
     if difference.high < 0:
         return False, f"{name} is worse than {other}: {change}"
-    return False, f"{unsure}: {change}{_needed(difference, decisions)}"
+    return False, f"{unsure}: {change}{_needed(difference, reference, decisions)}"
 
 
 def _change(difference: Interval, reference: Interval) -> str:
@@ -173,11 +227,12 @@ def _change(difference: Interval, reference: Interval) -> str:
     return f"{difference.low:+.4g} to {difference.high:+.4g} per decision"
 
 
-def _needed(difference: Interval, decisions: int) -> str:
+def _needed(difference: Interval, reference: Interval, decisions: int) -> str:
     """Say how many more decisions would show a difference of this size, with a chance of 80 %."""
-    if difference.standard_error == 0:
+    if difference.standard_error <= 1e-12 * abs(reference.value):
         return "; they earn the same on this log"
-    ratio = ((NORMAL_95 + POWER_80) * difference.standard_error / max(abs(difference.value), 1e-300)) ** 2
+    reach = difference.value - difference.low if difference.value >= 0 else difference.high - difference.value
+    ratio = ((1 + POWER_80 / NORMAL_95) * reach / max(abs(difference.value), 1e-100)) ** 2
     if ratio > 1000:
         return "; the difference is so small that not even 1000 such logs would show it"
     more = decisions * (ratio - 1)
@@ -188,6 +243,6 @@ def _needed(difference: Interval, decisions: int) -> str:
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

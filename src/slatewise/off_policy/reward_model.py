@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from slatewise.errors import unknown_name
 from slatewise.interactions import Interactions, Observation, Policy, Spec
 from slatewise.linear import Ridge, joint_features, joint_scores, joint_size
 from slatewise.noise import scramble
@@ -76,6 +77,21 @@ class CrossFitted:
 
     def _step(self) -> int:
         return max(1, CHUNK_VALUES // self.size)
+
+
+def make_reward_model(name: str | CrossFitted, spec: Spec, seed: int) -> CrossFitted:
+    """Return the reward model that a name means; an object is returned as it is.
+
+    Raises InputError for an unknown name.
+    """
+    if not isinstance(name, str):
+        return name
+    if name not in MODELS:
+        raise unknown_name("reward model", name, list(MODELS))
+    return MODELS[name](spec, seed)
+
+
+MODELS = {"ridge": CrossFitted}
 
 
 def target_probabilities(policy: Policy, observation: Observation, explore: bool) -> Tensor:
