@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slatewise.choice import FirstPosition, InnerProduct, Logit, Proportional, choose, from_json, to_json
+from slatewise.choice import FirstPosition, InnerProduct, Logit, Proportional, choose, choose_few, from_json, to_json
 from slatewise.errors import InputError
 from slatewise.interactions import Catalogue, Observation
 
@@ -108,6 +108,35 @@ def test_choose_has_the_probabilities_as_frequencies(model) -> None:
     for slot, p in enumerate(probabilities[0].tolist()):
         share = float((chosen == slot).double().mean())
         assert abs(share - p) <= 4.5 * math.sqrt(p * (1 - p) / draws)
+
+
+def few_and_many(model: Logit, k: int) -> tuple[list[int], list[int]]:
+    """Return slots chosen in plain numbers and by tensors; a third of the uniforms are on the edge of a choice."""
+    generator = torch.Generator().manual_seed(k)
+    scores = torch.rand(3000, k, generator=generator) * 4 - 2
+    probabilities = model.probabilities(scores, everything(3000, k))
+    uniforms = torch.rand(3000, generator=generator)
+    edges = probabilities.cumsum(1)[::3]
+    uniforms[::3] = edges.gather(1, torch.randint(k, (len(edges), 1), generator=generator)).squeeze(1)
+    return choose_few(model, scores.numpy(), uniforms.numpy()), choose(probabilities, uniforms).tolist()
+
+
+@each_model
+@pytest.mark.parametrize("k", [1, 2, 10])
+def test_a_few_rows_choose_as_many_do(model, k) -> None:
+    few, many = few_and_many(model, k)
+    assert few == many
+    assert len(set(many)) > (model.name != "first-position")
+
+
+@pytest.mark.parametrize("k", [1, 2, 10])
+def test_plain_probabilities_are_the_same_to_the_bit(k: int) -> None:
+    model = Proportional(AFFINITY, shift=0.3, no_click=0.7)
+    scores = torch.randn(2000, k, generator=torch.Generator().manual_seed(k))
+    together = model.probabilities(scores, everything(2000, k))
+    assert together.tolist() == [model.plain_probabilities(row) for row in scores.numpy()]
+    alone = [model.probabilities(row.unsqueeze(0), everything(1, k)) for row in scores]
+    assert torch.equal(torch.cat(alone), together)
 
 
 @each_model

@@ -48,6 +48,17 @@ def test_a_summary_adds_what_was_clicked() -> None:
         torch.testing.assert_close(found[row], torch.tensor(expected), rtol=1e-5, atol=1e-6)
 
 
+def test_a_few_rows_add_as_many_do() -> None:
+    """To the bit, whatever is clicked: plain numbers for up to 8 rows, tensors for more."""
+    _, _, response = random_record()
+    together = summary_increment(COLUMNS, SIGNALS, response)
+    for rows in (1, 5, 8):
+        parts = [summary_increment(COLUMNS, SIGNALS, response[at : at + rows]) for at in range(0, ROWS, rows)]
+        assert torch.equal(torch.cat(parts), together)
+    assert summary_increment(COLUMNS, SIGNALS, response[:0]).shape == (0, 4)
+    assert summary_increment((), SIGNALS, response[:1]).shape == (1, 0)
+
+
 def test_a_remembered_interaction_is_the_mean_of_what_was_clicked_and_two_flags() -> None:
     seen, decision, response = random_record()
     found = interaction_features(seen, decision, response)

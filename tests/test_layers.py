@@ -13,7 +13,7 @@ import slatewise
 
 ROOT = Path(slatewise.__file__).parent
 ROOMS = [
-    ["errors", "allocation"],
+    ["errors", "allocation", "plain"],
     ["checks"],
     ["interactions"],
     [

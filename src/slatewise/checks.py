@@ -4,15 +4,20 @@ import torch
 from torch import Tensor
 
 from slatewise.errors import InputError
+from slatewise.plain import is_few
 
 
-def check_slate(slate: Tensor, item_ids: Tensor, name: str = "slate") -> None:
-    """Raise InputError unless slate [B, K] holds distinct, showable positions of the candidates (or holes)."""
+def check_slate(slate: Tensor, item_ids: Tensor, name: str = "slate", holes: bool = True) -> None:
+    """Raise InputError unless slate [B, K] holds distinct, showable positions of the candidates (or holes, −1).
+
+    holes: whether they are allowed.
+    """
     batch, candidates = item_ids.shape
     check_shape(name, slate, "BK", torch.int64, batch)
-    if slate.numel() == 0:
+    if slate.numel() == 0 or (is_few(slate) and all(map(_is_full, slate.tolist(), item_ids.tolist()))):
         return
-    if int(slate.amin()) < -1 or int(slate.amax()) >= candidates:
+    lowest = int(slate.amin())
+    if lowest < -1 or int(slate.amax()) >= candidates:
         bad = (slate < -1) | (slate >= candidates)
         row, slot = first_true(bad)
         raise InputError(
@@ -20,6 +25,9 @@ def check_slate(slate: Tensor, item_ids: Tensor, name: str = "slate") -> None:
             f"but this user has {candidates} candidates (0 to {candidates - 1})"
         )
     _check_repeats(slate, name)
+    if lowest < 0 and not holes:
+        row, slot = first_true(slate < 0)
+        raise InputError(f"{name}[{row}, {slot}] is a hole (−1), but there are candidates enough to fill the slate")
     shown = item_ids.gather(1, slate.clamp(min=0))
     if int(shown.amin()) < 0:
         masked = (shown < 0) & (slate >= 0)
@@ -29,6 +37,13 @@ def check_slate(slate: Tensor, item_ids: Tensor, name: str = "slate") -> None:
                 f"{name}[{row}, {slot}] shows candidate {int(slate[row, slot])}, which is padded or not to be "
                 "shown (its item_id is −1): choose among observation.mask"
             )
+
+
+def _is_full(slate: list[int], ids: list[int]) -> bool:
+    """Whether one slate is valid and has no hole."""
+    if min(slate) < 0 or max(slate) >= len(ids) or len(set(slate)) < len(slate):
+        return False
+    return min(map(ids.__getitem__, slate)) >= 0
 
 
 def _check_repeats(slate: Tensor, name: str) -> None:
@@ -54,13 +69,13 @@ def check_rows(name: str, rows: int, expected: int) -> None:
 
 def check_shape(name: str, value: Tensor, letters: str, dtype: torch.dtype, *sizes: int) -> tuple[int, ...]:
     """Check dtype, number of dimensions and the leading sizes; return the shape."""
-    wanted = [str(sizes[i]) if i < len(sizes) else letter for i, letter in enumerate(letters)]
-    expected = f"{str(dtype).removeprefix('torch.')} [{', '.join(wanted)}]"
-    fits = value.ndim == len(letters) and tuple(value.shape[: len(sizes)]) == sizes
-    if not fits or value.dtype != dtype:
+    shape = tuple(value.shape)
+    if len(shape) != len(letters) or shape[: len(sizes)] != sizes or value.dtype != dtype:
+        wanted = [str(sizes[i]) if i < len(sizes) else letter for i, letter in enumerate(letters)]
+        expected = f"{str(dtype).removeprefix('torch.')} [{', '.join(wanted)}]"
         got = f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
         raise InputError(f"{name} is {got}: expected {expected}")
-    return tuple(value.shape)
+    return shape
 
 
 def check_finite(name: str, values: Tensor) -> None:

@@ -5,16 +5,20 @@
 Under `PositionBased` clicks are independent: it has `click_probabilities(scores, mask)` [B, K] only.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, ClassVar, Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from slatewise.errors import InputError, unknown_name
 from slatewise.interactions import Observation
+from slatewise.plain import NumPy, total
 
 
 class SingleChoice(Protocol):
@@ -139,6 +143,12 @@ class Proportional:
         """Return the probability of each shown item, then of no click: [B, K + 1] from [B, K]."""
         weights, no_click = self.weights(scores)
         return _normalised(weights * mask, no_click)
+
+    def plain_probabilities(self, scores: NumPy) -> list[float]:
+        """Return `probabilities` of one row of float32 scores [K] without holes: K + 1 numbers, the same to the bit."""
+        weights = [*(max(score + self.shift, 0) for score in scores), np.float32(self.no_click)]
+        everything = np.float32(sum(map(float, weights)))
+        return [float(weight / everything) for weight in weights]
 
 
 @dataclass(frozen=True)
@@ -301,9 +311,23 @@ def choose(probabilities: Tensor, uniforms: Tensor) -> Tensor:
     return (probabilities[:, :-1].cumsum(1) <= uniforms.unsqueeze(1)).sum(1)
 
 
+def choose_few(choice: SingleChoice, scores: NumPy, uniforms: NumPy) -> list[int]:
+    """`choose` for a few rows by a model, in plain numbers: the same slots.
+
+    scores: float32 [B, K], without holes.  uniforms: float32 [B].
+    """
+    if isinstance(choice, Proportional):
+        probabilities = [choice.plain_probabilities(row) for row in scores]
+    else:
+        shown = torch.from_numpy(scores)
+        probabilities = choice.probabilities(shown, torch.ones_like(shown, dtype=torch.bool)).tolist()
+    passed = ([np.float32(part) for part in accumulate(row[:-1])] for row in probabilities)
+    return list(map(bisect_right, passed, uniforms))
+
+
 def _normalised(weights: Tensor, no_click: Tensor) -> Tensor:
     everything = torch.cat([weights, no_click.unsqueeze(1)], 1)
-    return everything / everything.sum(1, keepdim=True)
+    return everything / total(everything).unsqueeze(1)
 
 
 def _cascade(click_if_reached: Tensor) -> Tensor:

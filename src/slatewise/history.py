@@ -4,16 +4,24 @@ One piece of code for environments, log readers and services; agents stay functi
 """
 
 from collections.abc import Sequence
+from itertools import compress
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from slatewise.interactions import Decision, Observation, Response, SummaryColumn
+from slatewise.plain import NumPy, is_few, tensor, total
+
+ONE = np.float32(1)
 
 
 def summary_increment(columns: Sequence[SummaryColumn], signals: Sequence[str], response: Response) -> Tensor:
     """Return what one interaction adds to every summary column, float32 [B, columns]."""
     clicked = response.clicked
+    if is_few(clicked):
+        rows = [list(compress(*row)) for row in zip(response.signals.numpy(), clicked.tolist(), strict=True)]
+        return tensor([[_plain_increment(column, signals, row) for column in columns] for row in rows], np.float32)
     parts: list[Tensor] = []
     for column in columns:
         if column.no_click:
@@ -22,8 +30,21 @@ def summary_increment(columns: Sequence[SummaryColumn], signals: Sequence[str], 
         product = clicked.float()
         for name in column.signals:
             product = product * response.signals[:, :, signals.index(name)]
-        parts.append(product.sum(1) * column.scale)
+        parts.append(total(product) * column.scale)
     return torch.stack(parts, 1) if parts else response.signals.new_zeros(len(clicked), 0)
+
+
+def _plain_increment(column: SummaryColumn, names: Sequence[str], clicked: list[NumPy]) -> float:
+    """Return what one row adds to one column, the same value to the bit.  clicked: signals [S] of its clicked slots."""
+    if column.no_click:
+        return 0.0 if clicked else column.scale
+    everything = 0.0
+    for signals in clicked:
+        product = ONE
+        for name in column.signals:
+            product = product * signals[names.index(name)]
+        everything += float(product)
+    return float(np.float32(everything) * column.scale)
 
 
 def interaction_features(observation: Observation, decision: Decision, response: Response) -> Tensor:

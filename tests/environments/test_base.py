@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from slatewise import environments
+from slatewise import environments, plain
 from slatewise.environments import make
 from slatewise.environments.base import Environment, Reference, References
 from slatewise.errors import InputError
@@ -333,6 +333,42 @@ def test_a_user_begins_alike_alone_and_among_many(world: str) -> None:
     assert torch.equal(few.observation.user, many.observation.user[:2])
 
 
+FEW_WORLDS = WORLDS | {
+    f"evolution, {choice}": (
+        "interest-evolution",
+        {"choice": choice, "candidates": 30, "slate_size": 10, "reward": "clicks", "observe": "budget"},
+    )
+    for choice in ("proportional", "exponential-cascade")
+}
+
+
+@pytest.mark.parametrize("world", FEW_WORLDS)
+@pytest.mark.parametrize("users", [1, 8])
+def test_few_users_are_stepped_as_many_are(world: str, users: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit, over several sessions: once in plain numbers, once by tensors."""
+    name, settings = FEW_WORLDS[world]
+    runs: list[list[Interactions]] = []
+    for few in (plain.FEW, 0):
+        monkeypatch.setattr(plain, "FEW", few)
+        runs.append(play(make(name, users=users, seed=2, **settings), 250))
+    for one, other in zip(*runs, strict=True):
+        assert_same(one, other)
+        assert [value.dtype for value in tensors(one).values()] == [value.dtype for value in tensors(other).values()]
+    assert sum(int(interactions.done.sum()) for interactions in runs[0]) >= users
+
+
+@each_world
+def test_few_users_meet_the_same_checks(world: str) -> None:
+    """Every bad slate that many users are refused, one user is, in the same words; the other rows are left out."""
+    env = build(world, users=1)
+    for what, (slate, message) in bad_slates(build(world)).items():
+        if not isinstance(slate, torch.Tensor) or what in ("too few rows", "too wide"):
+            continue
+        row = 3 if what == "repeated" else 7
+        with pytest.raises(InputError, match=message.replace(f"[{row}", "[0").replace(f"[{USERS}", "[1")):
+            env.step(slate[row : row + 1])
+
+
 @each_world
 def test_reset_begins_new_sessions_of_new_users(world: str) -> None:
     env = build(world)
@@ -383,12 +419,12 @@ def test_observing_a_thing_twice_is_refused_or_true_to_the_spec(name: str, twice
 
 
 def test_names_resolve_to_the_newest_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = dict(environments.WORLDS)
+    known, names = dict(environments.WORLDS), environments.names()
     newest = known["interest-evolution-v1"]
     for version in (2, 10):
         known[f"interest-evolution-v{version}"] = f"nowhere{version}:Nothing"
     monkeypatch.setattr(environments, "WORLDS", known)
-    assert environments.names() == ["interest-evolution", "long-term-satisfaction"]
+    assert environments.names() == names
     assert environments.world("interest-evolution-v1").__name__ == newest.split(":")[1]
     with pytest.raises(ModuleNotFoundError, match="nowhere10"):
         environments.world("interest-evolution")

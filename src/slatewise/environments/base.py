@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -18,6 +19,7 @@ from slatewise.errors import InputError, check_seed, unknown_name
 from slatewise.history import interaction_features, push, summary_increment
 from slatewise.interactions import Decision, Interactions, Observation, Response, Spec
 from slatewise.noise import Noise, SessionNoise, StepNoise
+from slatewise.plain import NumPy
 from slatewise.policies import Random, Rule
 from slatewise.settings import Settings
 
@@ -158,12 +160,12 @@ class Environment(ABC):
         if seed is not None:
             self.seed = seed
             self._generator = torch.Generator(self.device).manual_seed(seed)
-            self._session = torch.zeros(self.users, dtype=torch.int64, device=self.device)
+            self._rows = torch.arange(self.users, device=self.device)
+            self._episode = self._rows
         else:
-            self._session = self._session + 1
+            self._episode = self._episode + self.users
         self._noise = StepNoise(self._generator, self.users)
         self._elapsed = torch.zeros(self.users, dtype=torch.int64, device=self.device)
-        self._rows = torch.arange(self.users, device=self.device)
         session_noise = SessionNoise(self.seed, self._rows, self._session)
         self.state = self.begin(session_noise)
         fresh = self.settings.resample == "step"
@@ -182,20 +184,21 @@ class Environment(ABC):
         decision = self._checked(decision)
         before = self.observation
         response, terminated = self.advance(decision.slate, self._noise)
-        step, episode = self._elapsed, self._session * self.users + self._rows
-        self._elapsed = self._elapsed + 1
-        truncated = torch.zeros_like(terminated)
-        if self.horizon is not None:
-            truncated = (self._elapsed >= self.horizon) & ~terminated
+        step, self._elapsed = self._elapsed, self._elapsed + 1
+        if self.horizon is None:
+            truncated, done = torch.zeros_like(terminated), terminated
+        else:
+            late = self._elapsed >= self.horizon
+            truncated, done = late & ~terminated, late | terminated
         self._remember(before, decision, response)
         if self.settings.resample == "step":
             self.candidates = self.sample_candidates(self._noise)
         after = self._observe()
-        interactions = Interactions(before, decision, response, after, terminated, truncated, episode, step)
+        interactions = Interactions(before, decision, response, after, terminated, truncated, self._episode, step)
         self.observation = after
-        rows = (terminated | truncated).nonzero().squeeze(1)
-        if len(rows):
-            self._restart(rows)
+        rows = done.nonzero()
+        if rows.numel():
+            self._restart(rows.squeeze(1))
             self.observation = self._observe()
         return interactions
 
@@ -237,7 +240,8 @@ class Environment(ABC):
         own = {key: value.clone().to(self.device) for key, value in snapshot.items() if key != "generator"}
         self.state = {key: own[f"state.{key}"] for key in self.state}
         self.candidates = {key: own[f"candidates.{key}"] for key in self.candidates}
-        self._elapsed, self._session, self.totals = own["elapsed"], own["session"], own["totals"]
+        self._elapsed, self.totals = own["elapsed"], own["totals"]
+        self._episode = own["session"] * self.users + self._rows
         self._history = own.get("history")
         self._generator.set_state(snapshot["generator"])
         self.seed = int(own["seed"])
@@ -249,17 +253,18 @@ class Environment(ABC):
         """Steps taken in the present session, int64 [B]."""
         return self._elapsed
 
+    @property
+    def _session(self) -> Tensor:
+        """Which session of its user each is, from 0, int64 [B]; `_episode` numbers those of all users."""
+        return (self._episode - self._rows) // self.users
+
     def _checked(self, decision: Decision | Tensor) -> Decision:
         if isinstance(decision, Tensor):
-            ones = torch.ones(decision.shape, dtype=torch.float64, device=decision.device)
-            decision = Decision(decision, ones)
+            decision = Decision(decision, torch.ones_like(decision, dtype=torch.float64))
         slate = decision.slate
-        check_slate(slate, self.observation.item_ids)
+        check_slate(slate, self.observation.item_ids, holes=False)
         if slate.shape[1] != self.spec.slate_size:
             raise InputError(f"slate shows {slate.shape[1]} items, this world's slate_size is {self.spec.slate_size}")
-        if int(slate.amin()) < 0:
-            row, slot = (int(i) for i in (slate < 0).nonzero()[0])
-            raise InputError(f"slate[{row}, {slot}] is a hole (−1), but there are candidates enough to fill the slate")
         if decision.propensity.shape != slate.shape:
             raise InputError(f"propensity is {list(decision.propensity.shape)}, the slate is {list(slate.shape)}")
         return decision
@@ -276,7 +281,7 @@ class Environment(ABC):
 
     def _restart(self, rows: Tensor) -> None:
         """Replace finished users by new ones; nobody else is touched."""
-        self._session = self._session.index_add(0, rows, torch.ones_like(rows))
+        self._episode = self._episode.index_add(0, rows, torch.full_like(rows, self.users))
         self._elapsed = self._elapsed.index_fill(0, rows, 0)
         noise = SessionNoise(self.seed, rows, self._session[rows])
         for key, value in self.begin(noise).items():
@@ -300,6 +305,11 @@ def check_observe(world: str, chosen: tuple[str, ...], known: tuple[str, ...]) -
 
 def response_of(clicked: Tensor, signals: Tensor, reward: Tensor) -> Response:
     """Complete a response in which every reward is known and belongs to a slot."""
-    batch, device = len(clicked), clicked.device
-    nothing = torch.zeros(batch, dtype=torch.float64, device=device)
-    return Response(clicked, signals, reward, nothing, torch.ones(batch, dtype=torch.bool, device=device))
+    nothing, known = reward.new_zeros(len(reward)), clicked.new_ones(len(clicked))
+    return Response(clicked, signals, reward, nothing, known)
+
+
+def plain_response(clicked: NumPy, signals: NumPy, reward: NumPy) -> Response:
+    """`response_of` for NumPy arrays."""
+    nothing, known, of = np.zeros(len(clicked)), ~np.zeros(len(clicked), bool), torch.from_numpy
+    return Response(of(clicked), of(signals), of(reward), of(nothing), of(known))

@@ -6,12 +6,21 @@ Source: RecSim's `interest_evolution` (Ie et al. 2019, arXiv 1909.04847) and the
 
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from slatewise.cache import remembered
-from slatewise.choice import ExponentialCascade, InnerProduct, Logit, Proportional, ProportionalCascade, choose
+from slatewise.choice import (
+    ExponentialCascade,
+    InnerProduct,
+    Logit,
+    Proportional,
+    ProportionalCascade,
+    choose,
+    choose_few,
+)
 from slatewise.environments.base import (
     Environment,
     Reference,
@@ -20,10 +29,12 @@ from slatewise.environments.base import (
     State,
     WorldSettings,
     check_observe,
+    plain_response,
     response_of,
 )
 from slatewise.interactions import Catalogue, Observation, Response, Spec, SummaryColumn
 from slatewise.noise import Noise
+from slatewise.plain import is_few, total
 from slatewise.policies import Rule
 from slatewise.returns import Mean, SessionReturns
 from slatewise.slates import best_slate, top_k
@@ -45,6 +56,21 @@ SUMMARY = (
 def topic_quality() -> Tensor:
     """Return the mean quality of every topic: 14 poor ones, 6 good ones."""
     return torch.cat([torch.linspace(-3, 0, 14), torch.linspace(0, 3, 6)])
+
+
+def quality_of(means: Any, topic: Any, normal: Any) -> Any:
+    """Return the quality of items by the means of topics, their topic and a standard normal; tensors or arrays."""
+    return means[topic] + QUALITY_STDDEV * normal
+
+
+def minutes_won(watch: Any, quality: Any) -> Any:
+    """Return the change of the budget by what is watched, in minutes; tensors or plain numbers."""
+    return watch * (REFILL * quality - 1)
+
+
+def interest_step(interest: Any) -> Any:
+    """Return how far a click moves the interest in its topic; a tensor or a plain number."""
+    return (0.3 - 0.3 * abs(interest)) * (1 - interest)
 
 
 CHOICES = {choice.name: choice for choice in (Proportional, Logit, ExponentialCascade, ProportionalCascade)}
@@ -115,6 +141,7 @@ class InterestEvolution(Environment):
         self.horizon = s.horizon
         self.catalogue = Catalogue.of(torch.eye(TOPICS), [f"topic_{j}" for j in range(TOPICS)]).to(self.device)
         self._topic_quality = topic_quality().to(self.device)
+        self._no_items = torch.empty(self.users, s.candidates, 0, device=self.device)
         summary = SUMMARY if s.summary else ()
         self.spec = Spec(
             user=(
@@ -164,14 +191,13 @@ class InterestEvolution(Environment):
         if "budget" in self._settings.observe:
             columns.append(self.state["budget"].unsqueeze(1) / BUDGET)
         topic = self.candidates["topic"]
-        if "quality" in self.spec.items:
-            items = self.candidates["quality"].unsqueeze(2)
-        else:
-            items = self._topic_quality.new_empty(*topic.shape, 0)
+        items = self.candidates["quality"].unsqueeze(2) if "quality" in self.spec.items else self._no_items
         return Observation(torch.cat(columns, 1), topic, items, self.catalogue)
 
     def advance(self, slate: Tensor, noise: Noise) -> tuple[Response, Tensor]:
         """Choose an item or none, watch it, and let interests and budget follow."""
+        if is_few(slate):
+            return self._advance_few(slate, noise)
         topic, quality = self._shown(slate, noise)
         uniforms = noise.uniform(2)
         affinity = self.state["interests"].gather(1, topic)
@@ -181,25 +207,51 @@ class InterestEvolution(Environment):
         watch = clicked * self.state["budget"].clamp(max=LENGTH).unsqueeze(1)
         some = slot < slate.shape[1]
         self._move_interests(topic.gather(1, slot.clamp(max=slate.shape[1] - 1).unsqueeze(1)), some, uniforms[:, 1])
-        change = (watch * (REFILL * quality - 1)).sum(1) - NO_CLICK_COST * ~some
+        change = total(minutes_won(watch, quality)) - NO_CLICK_COST * ~some
         self.state["budget"] = self.state["budget"] + change
         earned = watch if self._settings.reward == "watch" else clicked
         response = response_of(clicked, torch.stack([watch, quality], 2), earned.double())
         return response, self.state["budget"] <= 0
+
+    def _advance_few(self, slate: Tensor, noise: Noise) -> tuple[Response, Tensor]:
+        """`advance` in plain numbers, user by user: the same draws, and the same bits."""
+        topic = self.candidates["topic"].gather(1, slate).numpy()
+        if self._quality_is_fixed:
+            quality = self.candidates["quality"].gather(1, slate).numpy()
+        else:
+            quality = quality_of(self._topic_quality.numpy(), topic, noise.normal(slate.shape[1]).numpy())
+        uniforms = noise.uniform(2).numpy()
+        interests, budget = self.state["interests"].numpy(), self.state["budget"].numpy().copy()
+        affinity = interests[np.arange(len(topic))[:, None], topic]
+        clicked, signals = np.zeros(topic.shape, bool), np.zeros((*topic.shape, 2), np.float32)
+        signals[:, :, 1] = quality
+        for user, slot in enumerate(choose_few(self.users_choice, affinity, uniforms[:, 0])):
+            if slot == topic.shape[1]:
+                budget[user] -= NO_CLICK_COST
+                continue
+            at, watch = topic[user, slot], min(budget[user], np.float32(LENGTH))
+            clicked[user, slot], signals[user, slot, 0] = True, watch
+            budget[user] += minutes_won(watch, quality[user, slot])
+            interest = interests[user, at]
+            step = interest_step(interest)
+            moved = interest + step if uniforms[user, 1] < (interest + 1) / 2 else interest - step
+            interests[user, at] = max(-1.0, min(1.0, moved))
+        self.state["budget"] = torch.from_numpy(budget)
+        earned = signals[:, :, 0] if self._pays_minutes else clicked
+        return plain_response(clicked, signals, earned.astype(np.float64)), torch.from_numpy(budget <= 0)
 
     def _shown(self, slate: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """Return topic and quality of the shown items, both [B, K]."""
         topic = self.candidates["topic"].gather(1, slate)
         if self._quality_is_fixed:
             return topic, self.candidates["quality"].gather(1, slate)
-        return topic, self._topic_quality[topic] + QUALITY_STDDEV * noise.normal(slate.shape[1])
+        return topic, quality_of(self._topic_quality, topic, noise.normal(slate.shape[1]))
 
     def _move_interests(self, topic: Tensor, clicked: Tensor, uniform: Tensor) -> None:
         """Move the interest in the clicked topic [B, 1], up with probability (u + 1) / 2."""
         interest = self.state["interests"].gather(1, topic).squeeze(1)
-        step = (0.3 - 0.3 * interest.abs()) * (1 - interest)
         direction = torch.where(uniform < (interest + 1) / 2, 1.0, -1.0)
-        moved = torch.where(clicked, (interest + step * direction).clamp(-1, 1), interest)
+        moved = torch.where(clicked, (interest + interest_step(interest) * direction).clamp(-1, 1), interest)
         self.state["interests"].scatter_(1, topic, moved.unsqueeze(1))
 
     def chances(self, slate: Tensor) -> Tensor:
@@ -238,7 +290,7 @@ class InterestEvolution(Environment):
         worth: λ, the return that a minute of budget is worth.
         """
         topic = observation.item_ids.clamp(min=0)
-        minutes = LENGTH * (REFILL * self._topic_quality[topic] - 1)
+        minutes = minutes_won(LENGTH, self._topic_quality[topic])
         reward = LENGTH if self._pays_minutes else 1.0
         return self._best(observation, k, reward + worth * minutes, -NO_CLICK_COST * worth)
 
