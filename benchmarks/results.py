@@ -13,8 +13,11 @@ HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 
 
-def save(name: str, claim: str, rows: Sequence[dict[str, Any]], script: str | None = None) -> None:
-    """Write the rows of one benchmark and make the docs page anew.  script: that made them, if not of this name."""
+def save(name: str, claim: str, rows: Sequence[dict[str, Any]], script: str | None = None, raw: Any = None) -> None:
+    """Write the rows of one benchmark and make the docs page anew.
+
+    script: that made them, if not of this name.  raw: what the rows were made from, kept in the file only.
+    """
     about = {
         "benchmark": name,
         "claim": claim,
@@ -25,7 +28,9 @@ def save(name: str, claim: str, rows: Sequence[dict[str, Any]], script: str | No
     }
     folder = HERE / "results"
     folder.mkdir(exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(about | {"rows": list(rows)}, indent=1) + "\n")
+    (folder / f"{name}.json").write_text(
+        json.dumps(about | {"rows": list(rows)} | ({"raw": raw} if raw else {}), indent=1) + "\n"
+    )
     write_page()
 
 

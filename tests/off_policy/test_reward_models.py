@@ -14,11 +14,11 @@ from torch import Tensor
 
 from slatewise.errors import InputError
 from slatewise.interactions import Catalogue, Decision, Interactions, Observation, Response, Spec
-from slatewise.off_policy.calibration import calibration_table, recalibration
 from slatewise.off_policy.item_regression import LARGEST, PENALTY, Design, Sums, solve
 from slatewise.off_policy.linear_models import fit_logistic
 from slatewise.off_policy.reward_model import CrossFitted, make_reward_model
 from slatewise.off_policy.sampled import Kept, Reservoir
+from slatewise.off_policy.scikit_learn import recalibration
 
 ITEMS, USERS = 4, 2
 NAMED = ("ridge", "logistic", "trees")
@@ -186,25 +186,15 @@ def test_blocks_and_seeds(model: str) -> None:
     assert not torch.allclose(other, scores)
 
 
-def test_calibration_of_trees_and_its_correction() -> None:
+def test_trees_are_calibrated() -> None:
+    """By tenths of the predictions, the mean reward is the mean prediction, and it rises."""
     of = problem(6000, 6)
-    table = fitted("trees", of).calibration()
-    assert [b.count for b in table] == [600] * 10
-    predicted = [b.predicted for b in table]
-    assert predicted == sorted(predicted)
-    for b in table:
-        assert abs(b.observed - b.predicted) < 4 * b.standard_error
-    assert table[-1].observed - table[0].observed > 0.6
-
-
-def test_calibration_table_by_hand() -> None:
-    predicted, reward = torch.tensor([0.3, 0.1, 0.2, 0.4]).double(), torch.tensor([1.0, 0.0, 1.0, 0.0]).double()
-    low, high = calibration_table(predicted, reward, bins=2)
-    assert (low.count, low.predicted, low.observed) == (2, pytest.approx(0.15), 0.5)
-    assert (high.count, high.predicted, high.observed) == (2, pytest.approx(0.35), 0.5)
-    assert low.standard_error == pytest.approx(0.5)
-    assert len(calibration_table(predicted, reward)) == 4
-    assert calibration_table(predicted[:0], reward[:0]) == ()
+    scores = fitted("trees", of).scores(of.rows.observation, of.rows.episode)
+    predicted = scores.gather(1, of.rows.decision.slate)[:, 0]
+    tenths = of.reward[predicted.argsort()].tensor_split(10)
+    for observed, expected in zip(tenths, predicted.sort().values.tensor_split(10), strict=True):
+        assert abs(float(observed.mean() - expected.mean())) < 4 * float(observed.std()) / len(observed) ** 0.5
+    assert float(tenths[-1].mean() - tenths[0].mean()) > 0.6
 
 
 def test_recalibration_is_least_squares_with_many_rewards_and_careful_with_few() -> None:
@@ -303,7 +293,6 @@ def test_holes_earn_nothing_and_teach_nothing() -> None:
     torch.testing.assert_close(some.scores(*where), rest.scores(*where))
     empty = make_reward_model("ridge", of.spec, 0)
     assert float(empty.scores(*where).abs().max()) == 0
-    assert empty.calibration() == ()
 
 
 @pytest.mark.parametrize("clicks", [0, 1, 3])

@@ -11,14 +11,12 @@ from torch import Tensor
 from slatewise.errors import InputError, check_seed, unknown_name
 from slatewise.interactions import Catalogue, Interactions, Observation, Policy, Spec
 from slatewise.noise import scramble
-from slatewise.off_policy.calibration import CalibrationBin, calibration_table
 from slatewise.off_policy.item_regression import CHUNK_VALUES, Design
 from slatewise.off_policy.linear_models import Ridge, fit_logistic
 from slatewise.off_policy.sampled import Reservoir, Sampled
 from slatewise.off_policy.scikit_learn import Columns, check_model, fit_model, fit_trees, is_classifier
 
 FOLDS = 5
-CALIBRATION_ROWS = 50_000
 REWARD_MODELS = ("ridge", "logistic", "trees")
 
 
@@ -56,7 +54,6 @@ class CrossFitted:
         self._learner: Learner | None = None
         self._clicks = clicks
         self._width = _width(spec)
-        self._sample = Reservoir(seed, self._width, CALIBRATION_ROWS)
 
     @property
     def items_only(self) -> bool:
@@ -76,25 +73,12 @@ class CrossFitted:
         if len(shown):
             if self._learner is None:
                 self._learner = self._make(rows.observation.catalogue)
-            chosen, fold = _chosen(rows.observation[shown], rows.decision.slate[shown]), self.fold(cluster[shown])
-            self._learner.add(chosen, reward[shown], fold)
-            self._sample.add(chosen, reward[shown], fold)
+            chosen = _chosen(rows.observation[shown], rows.decision.slate[shown])
+            self._learner.add(chosen, reward[shown], self.fold(cluster[shown]))
 
     def scores(self, observation: Observation, cluster: Tensor) -> Tensor:
         """Return the predicted reward of every candidate, float64 [B, C]; any number where it is masked."""
-        return self._scores(replace(observation, history=None), self.fold(cluster))
-
-    def calibration(self) -> tuple[CalibrationBin, ...]:
-        """Return predicted beside observed rewards of logged actions, out of fold, by decile of the prediction.
-
-        Of a sample of at most 50,000 decisions.
-        """
-        if self._learner is None:
-            return ()
-        rows = self._sample.rows()
-        return calibration_table(self._scores(rows.observation, rows.fold)[:, 0], rows.reward)
-
-    def _scores(self, observation: Observation, fold: Tensor) -> Tensor:
+        observation, fold = replace(observation, history=None), self.fold(cluster)
         result = torch.zeros(observation.item_ids.shape, dtype=torch.float64)
         if self._learner is None:
             return result

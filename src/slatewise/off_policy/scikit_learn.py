@@ -8,9 +8,9 @@ from torch import Tensor
 
 from slatewise.errors import InputError
 from slatewise.interactions import Catalogue, Observation, Spec
-from slatewise.off_policy.calibration import recalibration
 from slatewise.off_policy.sampled import Kept, Predictor
 
+SPREAD = 0.5  # standard deviation of what is believed about the slope, around 1, before any reward is seen
 MOST_CATEGORIES = 255  # what histogram trees can split on as categories
 FEWEST = 10  # clicks, or decisions without one, below which trees have nothing to learn from
 
@@ -73,6 +73,19 @@ def fit_model(columns: Columns, model: Any, seed: int, rows: Kept, held_out: int
         return predict
     level, slope = recalibration(predict(rest.observation)[:, 0], rest.reward)
     return lambda observation: level + slope * predict(observation)
+
+
+def recalibration(predicted: Tensor, reward: Tensor) -> tuple[float, float]:
+    """Return a and b of the line a + b · predicted that corrects predictions (Cox 1958's intercept and slope).
+
+    Least squares, with the slope drawn towards 1 as by a normal belief of standard deviation 0.5, so that a few rewards
+    do not overturn a model.  predicted, reward: float64 [B] of rows that the model has not seen.
+    """
+    p, r = predicted - predicted.mean(), reward - reward.mean()
+    noise = float((r - p).square().mean()) / SPREAD**2
+    scale = float(p.square().sum()) + noise
+    slope = (float((p * r).sum()) + noise) / scale if scale > 0 else 1.0
+    return float(reward.mean()) - slope * float(predicted.mean()), slope
 
 
 def check_model(model: Any) -> None:
