@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+PACKAGES = ("slatewise", "torch", "numpy", "scikit-learn")
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 
 
@@ -23,7 +24,7 @@ def save(name: str, claim: str, rows: Sequence[dict[str, Any]], script: str | No
         "claim": claim,
         "command": f"python benchmarks/{script or name}.py",
         "date": datetime.now(UTC).date().isoformat(),
-        "versions": {p: version(p) for p in ("slatewise", "torch", "numpy")} | {"python": platform.python_version()},
+        "versions": {p: version(p) for p in PACKAGES} | {"python": platform.python_version()},
         "machine": f"{processor()}, {os.cpu_count()} cores, one thread used",
     }
     folder = HERE / "results"
