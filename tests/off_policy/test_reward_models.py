@@ -16,7 +16,7 @@ from slatewise.errors import InputError
 from slatewise.interactions import Catalogue, Decision, Interactions, Observation, Response, Spec
 from slatewise.off_policy.item_regression import LARGEST, PENALTY, Design, Sums, solve
 from slatewise.off_policy.linear_models import fit_logistic
-from slatewise.off_policy.reward_model import CrossFitted, make_reward_model
+from slatewise.off_policy.reward_model import CrossFitted, RewardModel, make_reward_model
 from slatewise.off_policy.sampled import Kept, Reservoir
 from slatewise.off_policy.scikit_learn import recalibration
 
@@ -67,7 +67,7 @@ def problem(n: int, seed: int, now: int = 0, shared: int = 1, clusters: int | No
     return Problem(rows, Spec(*names, (), ITEMS, 1), truth)
 
 
-def fitted(model: Any, of: Problem, seed: int = 0, size: int = 10**9) -> CrossFitted:
+def fitted(model: Any, of: Problem, seed: int = 0, size: int = 10**9) -> RewardModel:
     made = make_reward_model(model, of.spec, seed)
     for rows in of.blocks(size):
         made.add(rows, rows.response.total_reward, rows.episode)
@@ -98,6 +98,7 @@ def dense(of: Problem) -> np.ndarray:
 def test_ridge_is_the_dense_solution_on_items_one_hot(now: int, shared: int) -> None:
     of = problem(300, 0, now, shared, clusters=50)
     model = fitted("ridge", of, seed=3)
+    assert isinstance(model, CrossFitted)
     x, fold = dense(of), model.fold(of.rows.episode).numpy()
     shown = x[np.arange(300), of.rows.decision.slate[:, 0].numpy()]
     scores = model.scores(of.rows.observation, of.rows.episode).numpy()
@@ -167,7 +168,9 @@ def test_a_row_is_predicted_by_what_never_saw_its_cluster(model: Any) -> None:
     flipped = torch.where(mine.unsqueeze(1), 1 - of.rows.response.reward, of.rows.response.reward)
     of.rows = replace(of.rows, response=replace(of.rows.response, reward=flipped))
     after = fitted(model, of).scores(of.rows.observation, of.rows.episode)
-    fold = make_reward_model("ridge", of.spec, 0).fold(of.rows.episode)
+    model = make_reward_model("ridge", of.spec, 0)
+    assert isinstance(model, CrossFitted)
+    fold = model.fold(of.rows.episode)
     same = fold == fold[mine][0]
     assert bool(mine[same].any())
     torch.testing.assert_close(after[same], before[same], rtol=0, atol=1e-9)
@@ -317,6 +320,18 @@ def test_rewards_that_are_no_clicks() -> None:
     for model in ("logistic", RandomForestClassifier()):
         with pytest.raises(InputError, match=r"a reward is 3.5, and \d+ of 2000 decisions are neither 0 nor 1"):
             make_reward_model(model, of.spec, 0).add(of.rows, reward, of.rows.episode)
+
+
+def test_a_model_of_ones_own() -> None:
+    class Truth:
+        def add(self, rows: Interactions, reward: Tensor, cluster: Tensor) -> None:
+            raise NotImplementedError
+
+        def scores(self, observation: Observation, cluster: Tensor) -> Tensor:
+            raise NotImplementedError
+
+    model = Truth()
+    assert make_reward_model(model, problem(1, 0).spec, 0) is model
 
 
 def test_bad_models() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,6 +18,19 @@ from slatewise.off_policy.scikit_learn import Columns, check_model, fit_model, f
 
 FOLDS = 5
 REWARD_MODELS = ("ridge", "logistic", "trees")
+
+
+@runtime_checkable
+class RewardModel(Protocol):
+    """What estimators need of a model: it takes all rewards in, and then predicts those of every candidate."""
+
+    def add(self, rows: Interactions, reward: Tensor, cluster: Tensor) -> None:
+        """Take the rewards [B] of the logged actions in.  cluster: int64 [B], the user or session of each row."""
+        ...
+
+    def scores(self, observation: Observation, cluster: Tensor) -> Tensor:
+        """Return the predicted reward of every candidate, float64 [B, C]."""
+        ...
 
 
 class Learner(Protocol):
@@ -90,8 +103,10 @@ class CrossFitted:
         return result
 
 
-def make_reward_model(model: Any, spec: Spec, seed: int) -> CrossFitted:
+def make_reward_model(model: Any, spec: Spec, seed: int) -> RewardModel:
     """Make a reward model: `ridge`, `logistic`, `trees`, or a scikit-learn regressor or classifier.
+
+    A `RewardModel` of your own is returned as it is: not to predict a row by its own reward is then up to it.
 
     spec: of the log, K = 1.  seed: which users or sessions share a fold, which rows are sampled, and what the model
     draws. Raises InputError for an unknown name, an object that cannot fit and predict, or slates of several items.
@@ -103,6 +118,8 @@ def make_reward_model(model: Any, spec: Spec, seed: int) -> CrossFitted:
         if model not in REWARD_MODELS:
             raise unknown_name("reward model", model, REWARD_MODELS)
         return CrossFitted(partial(_named, model, spec, seed), spec, seed, model == "logistic")
+    if isinstance(model, RewardModel):
+        return model
     check_model(model)
     return CrossFitted(partial(_given, model, spec, seed), spec, seed, is_classifier(model))
 
