@@ -10,22 +10,28 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+PACKAGES = ("slatewise", "torch", "numpy", "scikit-learn")
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 
 
-def save(name: str, claim: str, rows: Sequence[dict[str, Any]], script: str | None = None) -> None:
-    """Write the rows of one benchmark and make the docs page anew.  script: that made them, if not of this name."""
+def save(name: str, claim: str, rows: Sequence[dict[str, Any]], script: str | None = None, raw: Any = None) -> None:
+    """Write the rows of one benchmark and make the docs page anew.
+
+    script: that made them, if not of this name.  raw: what the rows were made from, kept in the file only.
+    """
     about = {
         "benchmark": name,
         "claim": claim,
         "command": f"python benchmarks/{script or name}.py",
         "date": datetime.now(UTC).date().isoformat(),
-        "versions": {p: version(p) for p in ("slatewise", "torch", "numpy")} | {"python": platform.python_version()},
+        "versions": {p: version(p) for p in PACKAGES} | {"python": platform.python_version()},
         "machine": f"{processor()}, {os.cpu_count()} cores, one thread used",
     }
     folder = HERE / "results"
     folder.mkdir(exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(about | {"rows": list(rows)}, indent=1) + "\n")
+    (folder / f"{name}.json").write_text(
+        json.dumps(about | {"rows": list(rows)} | ({"raw": raw} if raw else {}), indent=1) + "\n"
+    )
     write_page()
 
 

@@ -14,7 +14,7 @@ from slatewise.errors import InputError
 from slatewise.interactions import Decision, Interactions, Observation
 from slatewise.off_policy import Diagnostics, Interval, evaluate
 from slatewise.off_policy.result import verdict
-from slatewise.off_policy.reward_model import CrossFitted
+from slatewise.off_policy.reward_model import make_reward_model
 
 
 def test_values_are_the_formulas_and_blocks_change_nothing() -> None:
@@ -46,7 +46,7 @@ def test_dr_is_the_formula_with_ridge_solved_by_hand() -> None:
     log.rows = replace(log.rows, episode=torch.arange(300) // 5)
     user, action = log.rows.observation.user.argmax(1).numpy(), log.rows.decision.slate[:, 0].numpy()
     reward = log.rows.response.total_reward.numpy()
-    fold = CrossFitted(SPEC, seed=3).fold(log.rows.episode).numpy()
+    fold = make_reward_model("ridge", SPEC, seed=3).fold(log.rows.episode).numpy()
     assert all(len(set(fold[i : i + 5])) == 1 for i in range(0, 300, 5))  # sessions are not torn apart
 
     def features(u: int, a: int) -> np.ndarray:
@@ -72,9 +72,9 @@ def test_dr_is_the_formula_with_ridge_solved_by_hand() -> None:
 
 def test_folds_are_even_and_move_with_the_seed() -> None:
     clusters = torch.arange(20_000)
-    folds = CrossFitted(SPEC, seed=0).fold(clusters)
+    folds = make_reward_model("ridge", SPEC, seed=0).fold(clusters)
     assert (folds.bincount(minlength=5) - 4000).abs().max() < 4 * (20_000 * 0.2 * 0.8) ** 0.5
-    other = CrossFitted(SPEC, seed=1).fold(clusters)
+    other = make_reward_model("ridge", SPEC, seed=1).fold(clusters)
     assert float((folds == other).double().mean()) == pytest.approx(0.2, abs=0.02)
 
 
