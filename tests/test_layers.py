@@ -26,7 +26,7 @@ ROOMS = [
     ["evaluation", "runs", "naming", "sessions", "ceilings"],
     ["training", "judging", "testing", "plots", "gym"],
     ["reports"],
-    ["demo", "watch"],
+    ["demo", "watch", "judgement_page"],
     ["cli"],
     ["slatewise"],  # the package's own __init__, which nothing inside may import
 ]  # fmt: skip

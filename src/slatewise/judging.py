@@ -28,14 +28,16 @@ def judge(
     smallest_propensity: float | None = None,
     groups: str | None = None,
     logging_policy: str = "random",
+    reward: str | None = None,
 ) -> Result:
     """Judge policies on a log: rules of the world or importer that it names, `random`, or runs.
 
+    reward: what is earned, as `Log` takes it: a signal or a weighted sum, by default what was logged.
     groups: the beginning of names of catalogue columns; items alike in them form a group, for MIPS, which needs the
     name of the logging_policy too. A note warns of a run that learned from this very log.
     Raises InputError for an unknown name, a run trained on other features, or a log that cannot be judged on.
     """
-    log = Log(path)
+    log = Log(path, reward)
     if len(set(names)) != len(names):
         raise InputError(f"policies {', '.join(names)}: name each one once")
     compared = [baseline] if baseline != "logged" and baseline not in names else []

@@ -1,7 +1,9 @@
 """`slatewise ope`: judge policies on a log."""
 
+import shlex
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +17,10 @@ def ope(
     explore: Annotated[bool, typer.Option(help="judge a run as it explores, not greedily")] = False,
     baseline: Annotated[str, typer.Option(help="what to compare with: logged, or the name of a policy")] = "logged",
     require_better: Annotated[bool, typer.Option(help="exit 3 unless the interval clears the baseline")] = False,
+    reward: Annotated[
+        str | None, typer.Option(help="what counts, such as 'clicked + 0.1 * watch'  [default: as logged]")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(metavar="PAGE.html", help="write a page with pictures")] = None,
     estimator: Annotated[
         list[str] | None,
         typer.Option(help="IPS, SNIPS, cIPS, DM, DR, SNDR, Switch-DR, DRos, MIPS, or all  [default: IPS, SNIPS, DR]"),
@@ -41,7 +47,7 @@ def ope(
 ) -> None:
     """Judge policies on a log, before anyone sees them: mean reward per decision, with 95 % intervals.
 
-    Example: slatewise ope logs/random --policy quality --policy runs/slateq
+    Example: slatewise ope logs/random --policy quality --policy runs/slateq --report verdict.html
     """
     use_threads(threads)
     from slatewise.judging import judge
@@ -59,9 +65,12 @@ def ope(
         smallest_propensity=smallest_propensity,
         groups=groups,
         logging_policy=logging_policy,
+        reward=reward,
     )
+    if report is not None:
+        _write_page(report, result, log, reward)
     if as_json:
-        print_json(result.to_json())
+        print_json(result.to_json() | ({"report": str(report)} if report is not None else {}))
     else:
         for name, judged in result.policies.items():
             if name != result.baseline:
@@ -77,3 +86,11 @@ def ope(
             typer.echo(f"note: {note}")
     if require_better and not result.better:
         raise typer.Exit(3)
+
+
+def _write_page(page: Path, result: Any, log: Path, reward: str | None) -> None:
+    from slatewise.judgement_page import about_log, judgement_page
+    from slatewise.logs import Log
+    from slatewise.reports import write
+
+    write(judgement_page(result, log.name, about_log(Log(log), reward), shlex.join(["slatewise", *sys.argv[1:]])), page)
