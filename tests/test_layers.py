@@ -14,11 +14,11 @@ import slatewise
 ROOT = Path(slatewise.__file__).parent
 ROOMS = [
     ["errors", "allocation", "plain"],
-    ["checks"],
+    ["checks", "arrow"],
     ["interactions"],
     [
         "choice", "history", "returns", "linear", "noise", "settings", "progress", "output", "estimators", "networks",
-        "aggregates", "registry", "documents", "cache", "metrics",
+        "aggregates", "registry", "documents", "cache", "metrics", "features",
     ],
     ["slates", "fitting", "sums"],
     ["policies"],

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from slatewise.errors import InputError as InputError
     from slatewise.evaluation import Evaluation as Evaluation
     from slatewise.evaluation import evaluate as evaluate
+    from slatewise.features import FeatureSchema as FeatureSchema
     from slatewise.interactions import Catalogue as Catalogue
     from slatewise.interactions import Decision as Decision
     from slatewise.interactions import Interactions as Interactions
@@ -50,6 +51,7 @@ _HOMES = {
     "Decision": "interactions",
     "Environment": "environments.base",
     "Evaluation": "evaluation",
+    "FeatureSchema": "features",
     "InputError": "errors",
     "Interactions": "interactions",
     "LinUCB": "agents.linucb",
@@ -78,6 +80,7 @@ __all__ = [
     "Decision",
     "Environment",
     "Evaluation",
+    "FeatureSchema",
     "InputError",
     "Interactions",
     "LinUCB",

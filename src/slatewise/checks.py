@@ -1,5 +1,8 @@
 """Checks of tensors where data enters: each raises InputError with the row, the value and the remedy."""
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -87,3 +90,10 @@ def check_finite(name: str, values: Tensor) -> None:
         raise InputError(
             f"{name}{index} is {float(values[tuple(index)])}: {rows} rows are not finite, replace or drop them"
         )
+
+
+def which_rows(bad: Any, shown: int = 5) -> str:
+    """Say which rows of a boolean array [n] are true, counted from 0, and how many: `in 2 of 10 rows (3, 7)`."""
+    rows = np.flatnonzero(np.asarray(bad))
+    first = ", ".join(str(row) for row in rows[:shown])
+    return f"in {len(rows):,} of {len(bad):,} rows ({first}{', …' if len(rows) > shown else ''})"

@@ -1,5 +1,6 @@
 """`slatewise logs`: check, show, import and export logs."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -7,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from slatewise.cli.base import Json, Overwrite
-from slatewise.errors import unknown_name
+from slatewise.errors import InputError, unknown_name
 from slatewise.output import only, print_json, print_table, show
 
 app = typer.Typer(help="Check, show, import and export logs of interactions.", no_args_is_help=True)
@@ -166,6 +167,46 @@ def logs_import_dsjson(
                 err=True,
             )
     _imported(log, out, as_json)
+
+
+@importers.command("table")
+def logs_import_table(
+    file: Annotated[Path, typer.Argument(help="the table, .parquet or .csv")],
+    mapping: Annotated[Path, typer.Option(metavar="TOML", help="which column is what: keys of TableMapping")],
+    items: Annotated[Path | None, typer.Option(metavar="FILE", help="a table with a row for every item")] = None,
+    like: Annotated[Path | None, typer.Option(metavar="LOG", help="take the features of this log")] = None,
+    out: Out = Path("logs/table"),
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+) -> None:
+    """A table of your own: clicks, slates with positions, or impressions with candidates.
+
+    Example: slatewise logs import table clicks.parquet --mapping shop.toml --items products.csv --out logs/shop
+    """
+    from slatewise.logs import Log, from_table
+
+    features = None
+    if like is not None and (features := Log(like).features) is None:
+        raise InputError(f"--like {like}: this log was not made from a table, and has no features to take over")
+    log = from_table(file, out, mapping, items, features, overwrite)
+    for note in _notes(log.source["report"]):
+        typer.echo(note, err=True)
+    _imported(log, out, as_json)
+
+
+def _notes(report: dict[str, Any]) -> Iterator[str]:
+    """Say what was counted when a table was read, and is worth a look."""
+    if report["unknown_rewards"]:
+        yield f"{report['unknown_rewards']:,} of {report['decisions']:,} decisions have no known reward"
+    for name, count in report["empty_signals"].items():
+        yield f"signal {name}: {count:,} slots are empty, and kept as 0"
+    if report["short_slates"]:
+        yield (
+            f"{report['short_slates']:,} slates are shorter than others although more candidates were there: they have "
+            "weight 0 in off-policy evaluation, cut all slates to the slots that every one has"
+        )
+    for name, counts in report["collisions"].items():
+        yield f"hashed column {name}: {counts['colliding']:,} of {counts['values']:,} values share a bucket"
 
 
 def _imported(log: Any, out: Path, as_json: bool) -> None:

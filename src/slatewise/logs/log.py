@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from slatewise.errors import InputError
+from slatewise.features import FeatureSchema
 from slatewise.interactions import Catalogue, Interactions, Observation, Spec, shared
 from slatewise.logs.catalogues import read_catalogue
 from slatewise.logs.derived import DERIVED, HISTORY, Histories
@@ -42,6 +43,7 @@ class Log:
         try:
             self.spec = Spec.from_json(values["spec"])
             self.propensities: dict[str, Any] = _propensities(values["propensities"])
+            self._features = values.get("features")
             self.source: dict[str, Any] = dict(_typed(values["source"], dict))
             self.sessions = _count(values["sessions"])
             self._rows = _count(values["rows"])
@@ -68,6 +70,14 @@ class Log:
     def has_next_observation(self) -> bool:
         """Whether interactions know the observation that followed; bandit logs do not."""
         return self._layout.next_observation
+
+    @cached_property
+    def features(self) -> FeatureSchema | None:
+        """The schema that made features of the columns of a table, or None.
+
+        Raises InputError for a schema that is damaged or of a later format.
+        """
+        return FeatureSchema.from_json(self._features) if self._features is not None else None
 
     @cached_property
     def catalogue(self) -> Catalogue | None:

@@ -69,7 +69,7 @@ class LogWriter:
         self.path = Path(path)
         self.deterministic = True
         self.rows = self.sessions = 0
-        _check_target(self.path, overwrite)
+        check_target(self.path, overwrite)
         self._propensities = _json("propensities", dict(propensities or {"kind": "logged"}))
         if self._propensities.get("kind") not in PROPENSITIES:
             raise InputError(f"propensities are {self._propensities}: their kind is one of {', '.join(PROPENSITIES)}")
@@ -321,7 +321,8 @@ def _under(rows: Interactions, catalogue: Catalogue | None) -> Interactions:
     return replace(rows, observation=observation, next_observation=following)
 
 
-def _check_target(path: Path, overwrite: bool) -> None:
+def check_target(path: Path, overwrite: bool) -> None:
+    """Raise InputError where a log cannot be put: something is there, or a log and `overwrite` is false."""
     if not path.exists():
         return
     if not (path / "log.json").is_file():
