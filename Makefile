@@ -34,6 +34,8 @@ bench: $(VENV)/.user
 	$(BIN)/python benchmarks/slateq.py
 	$(BIN)/python benchmarks/mismatch.py
 	$(BIN)/python benchmarks/off_policy.py
+	$(BIN)/python benchmarks/off_policy_coverage.py
+	$(BIN)/python benchmarks/off_policy_scale.py
 	$(BIN)/slatewise logs import open-bandit --download --overwrite --out logs/open-bandit
 	$(BIN)/python benchmarks/open_bandit.py
 	$(BIN)/python benchmarks/tables.py

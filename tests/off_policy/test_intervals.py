@@ -197,7 +197,7 @@ def test_a_histogram_loses_next_to_no_capital_and_never_wins_any() -> None:
 
 
 def test_a_bound_on_weights_narrows_bets_where_rewards_are_few() -> None:
-    rows, value, difference = clicks(60, 3000, 0.01, 5)
+    rows, value, difference = clicks(12, 3000, 0.01, 5)
     held, widths = [], []
     for reward, weights in zip(rows.reward, rows.weights, strict=True):
         bets = ValueBets((0.0, 1.0))
@@ -206,7 +206,7 @@ def test_a_bound_on_weights_narrows_bets_where_rewards_are_few() -> None:
         held.append([low < value < high, least < difference < most])
         loose = bets.value(0.05)
         widths.append((high - low) / (loose[1] - loose[0]))
-    assert torch.tensor(held).double().mean(0).min() > 0.95
+    assert torch.tensor(held).sum(0).min() >= 11
     assert sum(widths) / len(widths) < 0.8
 
 

@@ -58,7 +58,7 @@ def lower_bound(bets: Bets, mirror: Bets, total: float, alpha: float, largest: f
     """
     (edges, mass), (others, weight) = bets.seen(), mirror.seen()
     low, high = 0.0, total
-    for _ in range(50):
+    for _ in range(36):
         middle = (low + high) / 2
         won = float(log_capital(edges, mass, middle))
         if largest is not None and largest > total:
