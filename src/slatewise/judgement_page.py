@@ -27,10 +27,7 @@ def judgement_page(result: Result, log: str, about: str, command: str) -> str:
             "story": _story(result, about),
             "notes": result.notes,
             "several": len(result.policies) > 1,
-            "rows": [
-                _row("logged", "logged mean", result.logged, scale) | {"kind": "reference"},
-                *_rows(result, scale),
-            ],
+            "rows": [_logged(result, scale), *_rows(result, scale)],
             "unit": unit,
             "baseline": "what was logged" if result.baseline == "logged" else result.baseline,
             "trust": [_trust(name, policy) for name, policy in result.policies.items()],
