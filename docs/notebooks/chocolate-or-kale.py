@@ -54,7 +54,7 @@ def axes_of(width=5.5, height=2.8, **labels):
 env = sw.make("long-term-satisfaction", users=1, seed=0, **WORLD)
 x = env.observation.items[0, :, 0]
 figure, axes = axes_of(height=2.0, ylabel="sweetness", xlabel="item")
-axes.bar(range(20), x, color=[CHOCOLATE if value > 0.5 else KALE for value in x])
+axes.bar(range(20), x.tolist(), color=[CHOCOLATE if value > 0.5 else KALE for value in x])
 axes.set_xticks(range(20))
 figure
 
