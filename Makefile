@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= demo
 
-.PHONY: setup demo test test-slow lint types docs bench clean
+.PHONY: setup demo test test-slow lint types docs notebooks bench clean
 
 setup: $(VENV)/.dev
 
@@ -27,6 +27,9 @@ types: $(VENV)/.dev
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict
 
+notebooks: $(VENV)/.notebooks
+	$(BIN)/python docs/notebooks/pair.py
+
 bench: $(VENV)/.user
 	$(BIN)/python benchmarks/worlds.py
 	$(BIN)/python benchmarks/ceilings.py
@@ -39,6 +42,7 @@ bench: $(VENV)/.user
 	$(BIN)/slatewise logs import open-bandit --download --overwrite --out logs/open-bandit
 	$(BIN)/python benchmarks/open_bandit.py
 	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/exploration.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("slatewise needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else 0'
@@ -54,6 +58,10 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 
 $(VENV)/.docs: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	touch $@
+
+$(VENV)/.notebooks: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[notebooks]'
 	touch $@
 
 clean:

@@ -39,11 +39,12 @@ def steps_per_cpu_second(module, candidates: int, slate_size: int) -> float:
 
 def main() -> None:
     without_tensorflow()
-    from recsim.environments import interest_evolution, long_term_satisfaction
+    from recsim.environments import interest_evolution, interest_exploration, long_term_satisfaction
 
     worlds = {
         "long-term-satisfaction 10/2": (long_term_satisfaction, 10, 2),
         "interest-evolution 10/2": (interest_evolution, 10, 2),
+        "interest-exploration 10/2": (interest_exploration, 10, 2),
         "interest-evolution 100/10": (interest_evolution, 100, 10),
     }
     print(json.dumps({name: steps_per_cpu_second(*arguments) for name, arguments in worlds.items()}))

@@ -34,6 +34,8 @@ USERS = 10_000
 WORLDS: dict[str, tuple[str, dict[str, Any]]] = {
     "long-term-satisfaction 10/2": ("long-term-satisfaction", {}),
     "interest-evolution 10/2": ("interest-evolution", {}),
+    "interest-exploration 10/2": ("interest-exploration", {}),
+    "maze": ("maze", {}),
     "interest-evolution 100/10": ("interest-evolution", {"candidates": 100, "slate_size": 10}),
 }
 

@@ -12,15 +12,20 @@ import slatewise as sw
 from slatewise.environments.base import Reference
 from slatewise.environments.feed import REFERENCES as FEED
 from slatewise.environments.interest_evolution import REFERENCES as EVOLUTION
+from slatewise.environments.interest_exploration import REFERENCES as EXPLORATION
 from slatewise.environments.long_term_satisfaction import REFERENCES as SATISFACTION
+from slatewise.mazes import LAYOUTS
 
 CLAIM = (
     "Mean return of every rule with a known return beside the figure it should have (computed independently, from "
-    "RecSim's formulas); z is their difference in standard errors of the two together. |z| stays below 4. Planners "
-    "without a figure are shown for their own sake. Settings: of long-term satisfaction the variant and candidates, "
-    "of interest evolution the choice model, candidates and slate size, of the feed boredom, influence, leaving, days "
-    "and reward (its figures are our own, measured with other seeds). The optimum has a table of its own, ceilings."
+    "RecSim's formulas; those of the maze are exact); z is their difference in standard errors of the two together. "
+    "|z| stays below 4. Planners without a figure are shown for their own sake. Settings: of long-term satisfaction "
+    "the variant and candidates, of interest evolution the choice model, candidates and slate size, of interest "
+    "exploration the variant, of the maze the layout, of the feed boredom, influence, leaving, days and reward (its "
+    "figures are our own, measured with other seeds). The optimum of long-term satisfaction has a table of its own, "
+    "ceilings."
 )
+KNOWING = ("planner", "oracle", "optimal")  # rules that know more than an agent may, and stand for the ceiling
 
 
 def worlds() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -32,6 +37,10 @@ def worlds() -> Iterator[tuple[str, dict[str, Any]]]:
     for boredom, influence, leaving, days, reward in FEED:
         of_users = {"boredom": boredom, "influence": influence, "leaving": leaving}
         yield "feed", of_users | {"days": days, "reward": reward}
+    for variant in EXPLORATION:
+        yield "interest-exploration", {"variant": variant}
+    for layout in LAYOUTS:
+        yield "maze", {"layout": layout}
 
 
 def row(env: sw.Environment, rule: str, reference: Reference | None, episodes: int) -> dict[str, Any]:
@@ -47,7 +56,9 @@ def row(env: sw.Environment, rule: str, reference: Reference | None, episodes: i
     if reference is None:
         return measured
     error = math.hypot(result.standard_error, reference.standard_error)
-    return measured | {"reference": reference.mean, "z": round((result.mean - reference.mean) / error, 1)}
+    difference = result.mean - reference.mean
+    z = round(difference / error, 1) if error else 0.0 if difference == 0 else math.inf
+    return measured | {"reference": reference.mean, "z": z}
 
 
 def main() -> None:
@@ -61,8 +72,7 @@ def main() -> None:
         episodes = arguments.episodes // (4 if settings.get("candidates", 10) > 20 else 1)
         env = sw.make(name, min(5000, episodes), arguments.seed, **settings)
         known: dict[str, Reference | None] = dict(env.references.rules)
-        if "planner" in env.rules:
-            known["planner"] = env.references.ceiling
+        known |= {rule: env.references.ceiling for rule in KNOWING if rule in env.rules}
         for rule, reference in known.items():
             shown = ", ".join(str(value) for value in settings.values())
             rows.append({"world": name, "settings": shown} | row(env, rule, reference, episodes))

@@ -213,3 +213,17 @@ def test_the_demo_runs_and_its_page_loads_nothing(shell: Shell, tmp_path: Path) 
     page = Path(result["report"]).read_text()
     for outside in ("src=", "http://", "https://", "@import", "url("):
         assert outside not in page.replace("http://www.w3.org", "").replace("url(#", "")
+
+
+def test_the_mouse_learns_at_the_command_line(shell: Shell, tmp_path: Path) -> None:
+    described = shell.json("envs", "maze")
+    assert described["references"]["ceiling"]["kind"] == "exact"
+    run, layout = str(tmp_path / "run"), tmp_path / "mine.txt"
+    layout.write_text("M..+\n.##.\n.-C.\n")
+    shell.json("train", "q-learning", "--env", "maze", "--set", f"layout={layout}", "--steps", "30000", "--out", run)
+    layout.unlink()  # the run knows it
+    assert shell.json("evaluate", run, "--episodes", "20")["mean"] == 24
+    layout.write_text("M..x\n")
+    code, _, error = shell("evaluate", "random", "--env", "maze", "--set", f"layout={layout}")
+    assert code == 2
+    assert "layout line 1, column 4: 'x' is no part of a maze" in error

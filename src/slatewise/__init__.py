@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from slatewise.agents import make_agent as make_agent
     from slatewise.agents.base import Agent as Agent
     from slatewise.agents.linucb import LinUCB as LinUCB
+    from slatewise.agents.q_learning import QLearning as QLearning
     from slatewise.agents.slateq import SlateQ as SlateQ
     from slatewise.agents.supervised import Supervised as Supervised
+    from slatewise.agents.type_thompson import TypeThompson as TypeThompson
     from slatewise.environments import make as make
     from slatewise.environments.base import Environment as Environment
     from slatewise.errors import InputError as InputError
@@ -59,6 +61,7 @@ _HOMES = {
     "LogWriter": "logs",
     "Observation": "interactions",
     "Policy": "interactions",
+    "QLearning": "agents.q_learning",
     "Random": "policies",
     "Response": "interactions",
     "Rule": "policies",
@@ -66,6 +69,7 @@ _HOMES = {
     "Spec": "interactions",
     "Supervised": "agents.supervised",
     "Training": "training",
+    "TypeThompson": "agents.type_thompson",
     "evaluate": "evaluation",
     "load": "agents",
     "make": "environments",
@@ -88,6 +92,7 @@ __all__ = [
     "LogWriter",
     "Observation",
     "Policy",
+    "QLearning",
     "Random",
     "Response",
     "Rule",
@@ -95,6 +100,7 @@ __all__ = [
     "Spec",
     "Supervised",
     "Training",
+    "TypeThompson",
     "__version__",
     "evaluate",
     "gym",

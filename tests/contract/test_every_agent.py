@@ -16,13 +16,29 @@ PROBLEMS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "no catalogue, one slot": ("long-term-satisfaction", {"candidates": 5, "slate_size": 1, "horizon": 9}),
 }
+# Agents that are for worlds of one kind, and refuse others.
+OWN: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "q-learning": {
+        "a maze": ("maze", {}),
+        "a maze, remembered": ("maze", {"layout": "corridor", "history": 2}),
+    },
+    "type-thompson": {
+        "slates of two": ("interest-exploration", {"candidates": 4, "horizon": 10, "variant": "split"}),
+        "one slot, history": (
+            "interest-exploration",
+            {"candidates": 4, "slate_size": 1, "horizon": 10, "history": 2},
+        ),
+    },
+}
+CASES = [(name, *problem) for name in AGENTS for problem in OWN.get(name, PROBLEMS).items()]
 
 
-@pytest.mark.parametrize("problem", PROBLEMS)
-@pytest.mark.parametrize("name", AGENTS)
-def test_an_agent_keeps_its_promises(name: str, problem: str) -> None:
-    world, settings = PROBLEMS[problem]
-    answers = check_agent(agent_class(name), lambda users, seed: sw.make(world, users=users, seed=seed, **settings))
+@pytest.mark.parametrize(("name", "problem", "world"), CASES, ids=[f"{name}-{problem}" for name, problem, _ in CASES])
+def test_an_agent_keeps_its_promises(name: str, problem: str, world: tuple[str, dict[str, Any]]) -> None:
+    world_name, settings = world
+    answers = check_agent(
+        agent_class(name), lambda users, seed: sw.make(world_name, users=users, seed=seed, **settings)
+    )
     assert set(answers.values()) == {"kept"}
 
 

@@ -25,10 +25,19 @@ OWN: dict[str, list[dict[str, Any]]] = {
         {"days": 30, "reward": "visits", "observe": "taste,closed,satisfaction"},
         {"boredom": 1, "influence": 0.5, "days": 5, "slate_size": 10, "history": 2},
     ],
+    "interest-exploration-v1": [
+        {"variant": "split"},
+        {"variant": "split", "resample": "session", "history": 2, "slate_size": 3, "horizon": 7},
+    ],
     "long-term-satisfaction-v1": [
         *({"variant": variant} for variant in ("slides", "sweetness")),
         {"reward": "satisfaction_rose", "observe": "budget,satisfaction", "horizon": 7},
         {"variant": "sweetness", "resample": "session", "history": 3, "slate_size": 2, "candidates": 5},
+    ],
+    "maze-v1": [
+        {"layout": "cliff"},
+        {"layout": "corridor", "horizon": 20},
+        {"layout": "M.+\n.-C\n", "horizon": 9, "history": 2},
     ],
 }
 COMMON: list[dict[str, Any]] = [
@@ -38,8 +47,9 @@ COMMON: list[dict[str, Any]] = [
     {"candidates": 1, "slate_size": 1},
     {"candidates": 3, "slate_size": 3},
 ]
+OF_FIXED_SIZE = {"maze-v1"}  # always the same candidates and slate size
 CASES = [
-    *product(WORLDS, COMMON),
+    *(case for case in product(WORLDS, COMMON) if not (case[0] in OF_FIXED_SIZE and "candidates" in case[1])),
     *((name, settings) for name in WORLDS for settings in OWN.get(name, [])),
 ]
 
@@ -57,6 +67,7 @@ MAY_BE_UNASKED = {
     "references have random and a ceiling",
 }
 UNASKED_OF = {
+    "interest-exploration-v1": {"clicks follow the choice model"},  # hidden; asked of "what it says of its users"
     "feed-v1": {"clicks follow the choice model", "a session is terminated or truncated, never both"},  # hidden; rare
 }
 

@@ -21,7 +21,8 @@ SATISFACTION = [
     for variant in ("recsim", "slides", "sweetness")
     for reward in ("engagement", "satisfaction_rose")
 ]
-WORLDS = [*EVOLUTION, *SATISFACTION]
+OTHERS = [("interest-exploration", {"variant": "split", "slate_size": 3}), ("maze", {})]
+WORLDS = [*EVOLUTION, *SATISFACTION, *OTHERS]
 
 
 def after_some_steps(name: str, settings: dict, users: int) -> Environment:
@@ -49,7 +50,7 @@ def test_they_are_the_means_of_many_steps(name: str, settings: dict, row: int) -
     env = after_some_steps(name, settings, users)
     if name == "interest-evolution":
         env.state["budget"][row] = 3.2  # not a whole watch
-    elif settings["reward"] == "satisfaction_rose" and settings["variant"] != "sweetness":
+    elif settings.get("reward") == "satisfaction_rose" and settings["variant"] != "sweetness":
         # Elsewhere it is all but certain whether satisfaction rises: here its mean change is −0.4 deviations.
         x = float(env.candidates["x"][row, 0])
         env.state["exposure"][row] = (-2 * (x - 0.5) + 0.4 * 0.05) / 0.3

@@ -18,6 +18,8 @@ AGENTS = {
     "supervised": "supervised:Supervised",
     "linucb": "linucb:LinUCB",
     "slateq": "slateq:SlateQ",
+    "q-learning": "q_learning:QLearning",
+    "type-thompson": "type_thompson:TypeThompson",
 }
 
 

@@ -14,6 +14,8 @@ WORLDS = {
     "long-term-satisfaction-v1": "long_term_satisfaction:LongTermSatisfaction",
     "interest-evolution-v1": "interest_evolution:InterestEvolution",
     "feed-v1": "feed:Feed",
+    "interest-exploration-v1": "interest_exploration:InterestExploration",
+    "maze-v1": "maze:MazeWorld",
 }
 
 
