@@ -1,6 +1,6 @@
 """Pictures, as matplotlib figures: returns, sessions, off-policy evaluations."""
 
-from slatewise.plots.base import PAIR, to_svg
+from slatewise.plots.base import GOOD, INK, PAIR, POOR, to_svg
 from slatewise.plots.judged import (
     estimates,
     judged_calibration,
@@ -13,7 +13,10 @@ from slatewise.plots.returns import learning_curves, returns
 from slatewise.plots.sessions import along_a_session, budget_session, largest, satisfaction_session
 
 __all__ = [
+    "GOOD",
+    "INK",
     "PAIR",
+    "POOR",
     "along_a_session",
     "budget_session",
     "estimates",
