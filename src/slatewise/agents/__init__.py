@@ -17,6 +17,7 @@ CHECKPOINTS, LATEST = "checkpoints", "latest"  # of a run's folder: checkpoints,
 AGENTS = {
     "supervised": "supervised:Supervised",
     "linucb": "linucb:LinUCB",
+    "lints": "linucb:LinTS",
     "slateq": "slateq:SlateQ",
     "q-learning": "q_learning:QLearning",
     "type-thompson": "type_thompson:TypeThompson",
