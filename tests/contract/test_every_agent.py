@@ -39,6 +39,18 @@ def test_an_agent_keeps_its_promises(name: str, problem: str, world: tuple[str, 
     answers = check_agent(
         agent_class(name), lambda users, seed: sw.make(world_name, users=users, seed=seed, **settings)
     )
+# What agents for rewards of 0 and 1 are asked in: the same, with such a reward.
+BINARY = {"thompson-beta", "logistic-thompson", "cascade-ucb", "position-ucb"}
+REWARDS = {"interest-evolution": "clicks", "long-term-satisfaction": "satisfaction_rose"}
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("name", AGENTS)
+def test_an_agent_keeps_its_promises(name: str, problem: str) -> None:
+    world, settings = PROBLEMS[problem]
+    if name in BINARY:
+        settings = settings | {"reward": REWARDS[world]}
+    answers = check_agent(agent_class(name), lambda users, seed: sw.make(world, users=users, seed=seed, **settings))
     assert set(answers.values()) == {"kept"}
 
 

@@ -16,8 +16,15 @@ from slatewise.registry import is_path, load_class
 CHECKPOINTS, LATEST = "checkpoints", "latest"  # of a run's folder: checkpoints, and the name of the newest
 AGENTS = {
     "supervised": "supervised:Supervised",
+    "epsilon-greedy": "counting:EpsilonGreedy",
+    "softmax": "counting:SoftmaxBandit",
+    "ucb1": "counting:UCB1",
+    "thompson-beta": "counting:ThompsonBeta",
+    "thompson-gaussian": "counting:ThompsonGaussian",
     "linucb": "linucb:LinUCB",
     "lints": "linucb:LinTS",
+    "squarecb": "exploring:SquareCB",
+    "explore-first": "exploring:ExploreFirst",
     "slateq": "slateq:SlateQ",
     "q-learning": "q_learning:QLearning",
     "type-thompson": "type_thompson:TypeThompson",
