@@ -21,6 +21,7 @@ class Ridges:
         self._weights = torch.zeros_like(self.moment)
         self._covariance = torch.eye(size, dtype=torch.float64, device=device).unsqueeze(0) / penalty
         self._stale: Tensor | None = None  # bool [R], rows whose solution is not that of their sums
+        self._prior: tuple[float, torch.Generator] | None = None
 
     @property
     def weights(self) -> Tensor:
@@ -48,6 +49,20 @@ class Ridges:
             prior = torch.eye(self.moment.shape[1], dtype=torch.float64, device=self.moment.device) / self.penalty
             self._covariance = torch.cat([self._covariance, prior.expand(missing, -1, -1)])
             self._stale = None if self._stale is None else grown(self._stale, rows)
+            self._draw_means(torch.arange(rows - missing, rows, device=self.moment.device))
+
+    def draw_prior(self, scale: float, generator: torch.Generator) -> None:
+        """Give every regression, and those to come, a random prior mean, N(0, scale² I / λ), instead of 0."""
+        self._prior = scale * self.penalty**0.5, generator
+        self._draw_means(torch.arange(len(self.moment), device=self.moment.device))
+
+    def _draw_means(self, rows: Tensor) -> None:
+        if self._prior is not None:
+            scale, generator = self._prior
+            shape = len(rows), self.moment.shape[1]
+            drawn = torch.randn(shape, generator=generator, dtype=torch.float64, device=self.moment.device)
+            self.moment[rows] = scale * drawn
+            self.touch(rows)
 
     def add(self, rows: Tensor, features: Tensor, targets: Tensor, sign: float = 1.0) -> None:
         """Take features [n, d] and targets [n] into the sums of their rows [n]; or, with sign −1, out of them."""

@@ -5,69 +5,22 @@ it about the item there: a combinatorial semi-bandit (Chen et al. 2013).
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from slatewise.agents.base import Agent, AgentSettings
-from slatewise.agents.replay import Window
+from slatewise.agents.base import Agent
 from slatewise.checks import first_true
 from slatewise.distributions import Votes
 from slatewise.errors import InputError, unknown_name
+from slatewise.explanations import Explanation
 from slatewise.interactions import Interactions, Observation
-from slatewise.linear_models import DisjointModel, HybridModel, LinearModel, SharedModel
 from slatewise.noise import mix
 from slatewise.policies import DrawingPolicy
 from slatewise.slates import top_k
 
 CHUNK_VALUES = 4_000_000  # elements of the largest temporary array
-
-
-@dataclass(frozen=True, eq=False)
-class Explanation:
-    """Why candidates are shown or not.
-
-    score: expected reward, float64 [B, C].  uncertainty: its standard deviation as the agent sees it, or None.
-    propensity: probability of the first slot, [B, C].  item_ids: int64 [B, C], −1 where not to be shown.
-    contributions: what each of the features `names` adds to the score, [B, C, features], or None.
-    """
-
-    item_ids: Tensor
-    score: Tensor
-    uncertainty: Tensor | None
-    propensity: Tensor
-    contributions: Tensor | None = None
-    names: tuple[str, ...] = ()
-
-    def rows(self, user: int = 0, strongest: int = 5) -> list[dict[str, Any]]:
-        """Return a row for every candidate of one user, best first; the `strongest` contributions by feature."""
-        shown = (self.item_ids[user] >= 0).nonzero().squeeze(1)
-        order = shown[self.score[user, shown].argsort(descending=True)]
-        return [self._row(user, int(candidate), strongest) for candidate in order]
-
-    def _row(self, user: int, candidate: int, strongest: int) -> dict[str, Any]:
-        row: dict[str, Any] = {"candidate": candidate, "item": int(self.item_ids[user, candidate])}
-        row["score"] = float(self.score[user, candidate])
-        if self.uncertainty is not None:
-            row["uncertainty"] = float(self.uncertainty[user, candidate])
-        row["propensity"] = float(self.propensity[user, candidate])
-        if self.contributions is not None:
-            parts = self.contributions[user, candidate]
-            top = parts.abs().topk(min(strongest, len(parts))).indices.tolist()
-            row["because"] = {self.names[at]: float(parts[at]) for at in top if float(parts[at]) != 0}
-        return row
-
-    def table(self, user: int = 0, strongest: int = 3) -> str:
-        """Return the rows as text."""
-        lines = [f"{'item':>6} {'score':>9} {'±':>8} {'shown':>6}  because"]
-        for row in self.rows(user, strongest):
-            spread = f"{row['uncertainty']:8.4f}" if "uncertainty" in row else f"{'':8}"
-            because = ", ".join(f"{name} {value:+.3f}" for name, value in row.get("because", {}).items())
-            lines.append(f"{row['item']:>6} {row['score']:9.4f} {spread} {row['propensity']:6.1%}  {because}".rstrip())
-        return "\n".join(lines)
 
 
 class Bandit(Agent, ABC):
@@ -255,111 +208,3 @@ class EnsembleBandit(DrawingPolicy, Bandit, ABC):
         """Return a generator that draws the same numbers until something is learned."""
         key = mix(mix(torch.tensor(self.seed)) + self.version)
         return torch.Generator(self.device).manual_seed(int(key) % 2**63)
-
-
-class LinearSettings(AgentSettings):
-    """Settings of agents with a linear model of the reward."""
-
-    model: Literal["auto", "shared", "disjoint", "hybrid"] = Field(
-        "auto", description="one model for all items, one an item, or both; auto: shared where items have features"
-    )
-    penalty: float = Field(1.0, gt=0, description="λ of the ridge regression")
-    forgetting: float = Field(0.0, ge=0, lt=1, description="share of what is known that fades with each interaction")
-    window: int = Field(0, ge=0, description="shown items that are remembered, older ones are taken out; 0: all")
-
-    @model_validator(mode="after")
-    def _one_kind_of_forgetting(self) -> Self:
-        if self.forgetting and self.window:
-            raise ValueError("forgetting and window exclude each other: set one of them to 0")
-        return self
-
-
-MODELS: dict[str, Any] = {"shared": SharedModel, "disjoint": DisjointModel, "hybrid": HybridModel}
-
-
-class LinearBandit(Bandit, ABC):
-    """A bandit with a Bayesian linear model of the reward of an item."""
-
-    def begin(self) -> None:
-        """Make the model. Raises InputError for a shared model where nothing tells items apart."""
-        s = cast(LinearSettings, self._settings)
-        featured = self.spec.item_features > 0
-        if s.model == "shared" and not featured:
-            raise InputError(
-                f"{self.name}: model=shared, but items have no features to tell them apart: set model=disjoint"
-            )
-        kind = s.model if s.model != "auto" else "shared" if featured else "disjoint"
-        self.model: LinearModel = MODELS[kind](self.spec, s.penalty, self.device)
-        self.window = Window(s.window)
-
-    def bounds(self, observation: Observation) -> tuple[Tensor, Tensor | None]:
-        """Return mean and standard deviation of every candidate's expected reward, float64 [B, C] each."""
-        return self.model.bounds(observation)
-
-    def contributions(self, observation: Observation) -> tuple[tuple[str, ...], Tensor | None]:
-        """Return names of features and weight × feature, [B, C, features]."""
-        return self.model.names, self.model.contributions(observation)
-
-    def learn(self, interactions: Interactions, used: Tensor) -> None:
-        """Take rewards into the sums, and let older ones fade or go."""
-        s = cast(LinearSettings, self._settings)
-        observation, slate, reward = interactions.observation, interactions.decision.slate, interactions.response.reward
-        if s.forgetting:
-            self.model.scale((1 - s.forgetting) ** len(interactions))
-        rows = self.model.extract(observation, slate, used, reward)
-        self.model.add(rows)
-        if s.window:
-            self.model.add(self.window.push(rows), sign=-1.0)
-
-    def merge(self, other: "LinearBandit") -> None:
-        """Add what another agent of the same settings has learned: the sums of both, exactly.
-
-        What both had learned together before they parted counts twice: merge agents that began with nothing.
-        Raises InputError for another kind of model, penalty or spec, and where older rewards fade or go.
-        """
-        mine, theirs = cast(LinearSettings, self.settings), cast(LinearSettings, other.settings)
-        if type(self.model) is not type(other.model) or mine.penalty != theirs.penalty or self.spec != other.spec:
-            raise InputError(f"{self.name}: only agents of the same model, penalty and spec can be merged")
-        if mine.forgetting or mine.window or theirs.forgetting or theirs.window:
-            raise InputError(f"{self.name}: agents that forget cannot be merged, their sums are of different times")
-        self.model.merge(other.model)
-        self.version += 1
-        self.steps += int(other.steps)
-
-    def forget_items(self, items: Tensor) -> None:
-        """Drop what was learned about items, int64 [n], that are gone; their places are used again.
-
-        Raises InputError for an item that nothing was learned about, and for a shared model.
-        """
-        self._by_item("forget_items").forget(items)
-        self.version += 1
-
-    def warm_start(self, item: int, like: Tensor, share: float = 0.1) -> None:
-        """Let a new item begin with the average of what items `like`, int64 [n], have taught.
-
-        share: how much of it counts.  Raises InputError for items that nothing was learned about, or a model with
-        features of items, which needs no such start.
-        """
-        model = self._by_item("warm_start")
-        if isinstance(model, HybridModel):
-            raise InputError("warm_start: a hybrid model scores new items by what all items share already")
-        rows = model.items.of(like)
-        if len(like) == 0 or bool((rows == 0).any()):
-            raise InputError(f"warm_start: like={like.tolist()} must name items that something was learned about")
-        model.warm_start(item, like, share)
-        self.version += 1
-
-    def _by_item(self, verb: str) -> DisjointModel:
-        if not isinstance(self.model, DisjointModel):
-            raise InputError(f"{verb}: the shared model keeps nothing an item; it is for model=disjoint or hybrid")
-        return self.model
-
-    def learned(self) -> dict[str, Tensor]:
-        """Return the model and the window."""
-        return {**self.model.tensors(), **{f"window_{key}": value for key, value in self.window.rows.items()}}
-
-    def load_learned(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `learned` gave."""
-        self.model.load(tensors)
-        window = {key: value for key, value in tensors.items() if key.startswith("window_")}
-        self.window.rows = {key.removeprefix("window_"): value for key, value in window.items()}

@@ -8,7 +8,7 @@ from typing import cast
 
 from pydantic import Field
 
-from slatewise.agents.bandit import LinearBandit, LinearSettings
+from slatewise.agents.bandit_sums import LinearBandit, LinearSettings
 from slatewise.distributions import InverseGap
 from slatewise.interactions import Observation
 from slatewise.policies import DrawingPolicy

@@ -9,7 +9,8 @@ from typing import cast
 from pydantic import Field
 from torch import Tensor
 
-from slatewise.agents.bandit import EnsembleBandit, LinearBandit, LinearSettings
+from slatewise.agents.bandit import EnsembleBandit
+from slatewise.agents.bandit_sums import LinearBandit, LinearSettings
 from slatewise.interactions import Observation
 from slatewise.slates import top_k
 
