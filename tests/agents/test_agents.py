@@ -27,6 +27,7 @@ def test_a_run_explores_as_much_as_it_is_asked_to(name: str, tmp_path: Path) -> 
     own = {"q-learning": ("maze", {}), "type-thompson": ("interest-exploration", {"candidates": 4, "horizon": 10})}
     made, settings = own.get(name, ("interest-evolution", {"candidates": 4}))
     env = sw.make(made, users=64, seed=3, **settings)
+    env = world(reward="clicks")
     trained(name, env).save(tmp_path / "run")
     run = find_policy(str(tmp_path / "run"), env, explore_floor=0.5)
     slates = torch.tensor(list(permutations(range(4), env.spec.slate_size)))

@@ -1,5 +1,6 @@
 """Every agent keeps every promise, on problems of several kinds. A new agent is covered by being in the table."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -44,13 +45,25 @@ BINARY = {"thompson-beta", "logistic-thompson", "cascade-ucb", "position-ucb"}
 REWARDS = {"interest-evolution": "clicks", "long-term-satisfaction": "satisfaction_rose"}
 
 
+# Agents whose default is a model of user × item, 528 features in the first two problems: there a model an item is
+# asked, which is as good a test of how they explore. The shared one is asked in the third, and of LinUCB everywhere.
+LARGE = {"lints", "squarecb", "explore-first", "bagging", "logistic-thompson"}
+# In the third problem everything shown is clicked, so that for counters of clicks all items are equal.
+UNASKED = {("cascade-ucb", "no catalogue, one slot")}
+
+
 @pytest.mark.parametrize("problem", PROBLEMS)
 @pytest.mark.parametrize("name", AGENTS)
 def test_an_agent_keeps_its_promises(name: str, problem: str) -> None:
     world, settings = PROBLEMS[problem]
     if name in BINARY:
         settings = settings | {"reward": REWARDS[world]}
-    answers = check_agent(agent_class(name), lambda users, seed: sw.make(world, users=users, seed=seed, **settings))
+    if (name, problem) in UNASKED:
+        pytest.skip("everything is clicked, so that all items are equal")
+    own = {"model": "disjoint"} if name in LARGE and world == "interest-evolution" else {}
+    answers = check_agent(
+        partial(agent_class(name), **own), lambda users, seed: sw.make(world, users=users, seed=seed, **settings)
+    )
     assert set(answers.values()) == {"kept"}
 
 

@@ -27,6 +27,7 @@ AGENTS = {
     "explore-first": "exploring:ExploreFirst",
     "bagging": "bagging:Bagging",
     "logistic-thompson": "logistic:LogisticThompson",
+    "neural-linear": "neural_linear:NeuralLinear",
     "cascade-ucb": "lists:CascadeUCB",
     "position-ucb": "lists:PositionUCB",
     "slateq": "slateq:SlateQ",
