@@ -29,7 +29,7 @@ class Settings(AgentSettings):
     embedding: int = Field(20, ge=1, description="width of the last layer, on which the regressions stand")
     learning_rate: float = Field(3e-3, gt=0, description="of the network")
     fit_every: int = Field(10_000, ge=1, description="shown items between fits of the network, fewer at the beginning")
-    gradient_steps: int = Field(50, ge=1, description="gradient steps of a fit")
+    gradient_steps: int = Field(40, ge=1, description="gradient steps of a fit")
     batch_size: int = Field(256, ge=1, description="shown items of a gradient step")
     memory: int = Field(100_000, ge=1, description="shown items that are remembered")
     penalty: float = Field(1.0, gt=0, description="λ of the regressions")
