@@ -114,8 +114,8 @@ def speed(peers: str | None) -> None:
     claim = (
         "Rounds per CPU second through `act`, `observe` and `update`, records included, and the mean expected reward "
         f"of the last 2,000 of {ROUNDS:,} rounds: {FEATURES} features, contexts on the unit sphere, a model an arm, "
-        "rewards of 0 and 1 with mean ½ + ½ ⟨x, θ⟩ (random earns 0.500). The NumPy line keeps inverses by rank-one updates, "
-        "without records, masks or checks; slatewise's models have an intercept besides."
+        "rewards of 0 and 1 with mean ½ + ½ ⟨x, θ⟩ (random earns 0.500). The NumPy line keeps inverses by rank-one "
+        "updates, without records, masks or checks; slatewise's models have an intercept besides."
     )
     save("bandit_speed", claim, rows, "bandits")
 
@@ -184,7 +184,8 @@ def regret(seeds: int, rounds: int) -> None:
     print("\n".join(table(list(rows.values()))))
     claim = (
         f"Cumulative regret after {rounds:,} rounds in batches of {USERS}, in percent of what random choices lose, "
-        f"mean ± standard error over {seeds} seeds. Default settings but α = 0.5 for LinUCB. The optimum is 0, random 100.\n\n"
+        f"mean ± standard error over {seeds} seeds. Default settings but α = 0.5 for LinUCB. The optimum is 0, random "
+        "100.\n\n"
         "![Regret](images/bandit-regret.png)"
     )
     save("bandit_regret", claim, list(rows.values()), "bandits")
@@ -216,7 +217,8 @@ def errors(seeds: int) -> None:
         rows.append(row)
     claim = (
         "Progressive validation error: the share of wrong choices in one pass over a shuffled data set, one row at a "
-        f"time, features standardised, told only whether the choice was right. Mean ± standard error over {seeds} orders."
+        "time, features standardised, told only whether the choice was right. Mean ± standard error over "
+        f"{seeds} orders."
     )
     save("bandit_errors", claim, rows, "bandits")
 
