@@ -205,6 +205,7 @@ def errors(seeds: int) -> None:
     rows: list[dict[str, Any]] = []
     for label, name, settings in (
         ("linucb, α 0.25", "linucb", {"alpha": 0.25}),
+        ("linucb, α 0.1", "linucb", {"alpha": 0.1}),
         ("lints, noise 0.2", "lints", {"noise_scale": 0.2}),
         ("squarecb", "squarecb", {}),
     ):

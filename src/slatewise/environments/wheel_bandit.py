@@ -47,8 +47,8 @@ class WheelBandit(BanditWorld):
         quarter = 1 + 2 * (context[:, 0] < 0).long() + (context[:, 1] < 0).long()
         rim = context.double().norm(dim=1) > self.settings.delta
         paying = torch.where(rim, quarter, -1).unsqueeze(1)
-        means = torch.where(items == 0, SAFE, OTHER).double()
-        return torch.where(items == paying, FORTUNE, means)
+        means = OTHER + (SAFE - OTHER) * (items == 0).double()
+        return means.masked_fill(items == paying, FORTUNE)
 
     def rewards(self, means: Tensor, noise: Noise) -> Tensor:
         """Return rewards of shown items: normal, with a standard deviation of 0.01."""
