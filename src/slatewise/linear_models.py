@@ -122,8 +122,8 @@ class DisjointModel(LinearModel):
         """Return item ids `item`, features `x` and rewards `y`."""
         at = slate.clamp(min=0)
         items = observation.item_ids.gather(1, at)[used]
-        if len(used) == 1 and used.shape[1] == 1 and not self.own:
-            return {"item": items, "x": with_one(observation.user), "y": reward[0]}
+        if used.shape == (1, 1) and not self.own:
+            return {"item": items, "x": with_one(observation.user)[used[0]], "y": reward[used]}
         return {"item": items, "x": self.features(observation, at)[used], "y": reward[used]}
 
     def features(self, observation: Observation, positions: Tensor | None = None) -> Tensor:
@@ -135,9 +135,9 @@ class DisjointModel(LinearModel):
 
     def add(self, rows: Rows, sign: float = 1.0) -> None:
         """Take rows in, or out; new items get a regression of their own."""
-        if len(rows["item"]):
+        if rows["item"].shape[0]:
             at = self.items.add(rows["item"])
-            self.ridges.grow(len(self.items.ids))
+            self.ridges.grow(self.items.ids.shape[0])
             self.ridges.add(at, rows["x"], rows["y"], sign)
 
     def bounds(self, observation: Observation) -> tuple[Tensor, Tensor]:
@@ -147,9 +147,9 @@ class DisjointModel(LinearModel):
     def item_bounds(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation by the items' regressions, [B, C] each."""
         weights, covariance, rows = self.ridges.weights, self.ridges.covariance, self.items.of(observation.item_ids)
-        if self.own or len(weights) > 64 + 8 * rows.shape[1]:
+        if self.own or weights.shape[0] > 64 + 8 * rows.shape[1]:
             return self._gathered_bounds(observation, rows)
-        if len(rows) == 1 and rows.device.type == "cpu":
+        if rows.shape[0] == 1 and rows.device.type == "cpu":
             mean, variance = _one_user(observation.user, weights, covariance)
             return mean[rows], variance[rows].clamp_(min=0).sqrt_()
         users = with_one(observation.user)

@@ -41,7 +41,7 @@ class Ridges:
 
     def grow(self, rows: int) -> None:
         """Append regressions that have seen nothing, up to a number of rows."""
-        missing = rows - len(self.moment)
+        missing = rows - self.moment.shape[0]
         if missing > 0:
             self.outer, self.moment, self._weights = (
                 grown(table, rows) for table in (self.outer, self.moment, self._weights)
@@ -66,11 +66,12 @@ class Ridges:
 
     def add(self, rows: Tensor, features: Tensor, targets: Tensor, sign: float = 1.0) -> None:
         """Take features [n, d] and targets [n] into the sums of their rows [n]; or, with sign −1, out of them."""
-        if len(rows) == 1 and sign > 0 and self._stale is None and features.device.type == "cpu":
+        count = rows.shape[0]
+        if count == 1 and sign > 0 and self._stale is None and features.device.type == "cpu":
             self._add_one(int(rows), features, float(targets))
-        elif len(rows):
+        elif count:
             scaled = sign * features
-            if len(self.moment) == 1:
+            if self.moment.shape[0] == 1:
                 self.outer[0].addmm_(scaled.T, features)
             else:
                 self.outer.flatten(1).index_add_(0, rows, (scaled.unsqueeze(2) * features.unsqueeze(1)).flatten(1))

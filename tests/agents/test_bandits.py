@@ -310,6 +310,17 @@ def test_bad_rewards_and_features_are_refused_and_nothing_is_learned(name: str) 
     assert agent.steps == 20
 
 
+@pytest.mark.parametrize("name", [*LEARNERS, "bagging", "logistic-thompson", "neural-linear"])
+def test_a_single_round_without_a_reward_teaches_nothing(name: str) -> None:
+    agent = make_agent(name, SPEC, seed=1)
+    agent.observe(random_rows(20))
+    before = agent.scores(one_user())
+    rows = seen([1], [float("nan")])
+    agent.observe(replace(rows, response=replace(rows.response, reward_known=torch.zeros(1, dtype=torch.bool))))
+    assert torch.equal(agent.scores(one_user()), before)
+    assert agent.steps == 21
+
+
 def test_an_item_of_too_large_a_number_is_refused() -> None:
     agent = make_agent("ucb1", SPEC)
     rows = seen([0], [1.0])

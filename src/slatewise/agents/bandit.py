@@ -122,8 +122,8 @@ class Bandit(Agent, ABC):
         self.check_rewards(rewards)
         self.learn(interactions, used)
         self.version += 1
-        self.steps += len(interactions)
-        self._new += len(interactions)
+        self.steps += slate.shape[0]
+        self._new += slate.shape[0]
 
     def _check_width(self, observation: Observation) -> None:
         for name, shown, known in (
