@@ -49,7 +49,7 @@ REWARDS = {"interest-evolution": "clicks", "long-term-satisfaction": "satisfacti
 # asked, which is as good a test of how they explore. The shared one is asked in the third, and of LinUCB everywhere.
 LARGE = {"lints", "squarecb", "explore-first", "bagging", "logistic-thompson"}
 # In the third problem everything shown is clicked, so that for counters of clicks all items are equal.
-UNASKED = {("cascade-ucb", "no catalogue, one slot")}
+UNASKED = {("cascade-ucb", "no catalogue, one slot"), ("position-ucb", "no catalogue, one slot")}
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
