@@ -63,7 +63,7 @@ def test_softmax_shows_items_in_proportion_to_the_exponential_of_their_means() -
     agent = make_agent("softmax", SPEC, temperature=0.5)
     agent.observe(seen([0, 1, 2, 3, 3], [1, 0, 0.5, 0, 1]))
     weights = np.exp(np.array([1, 0, 0.5, 0.5]) / 0.5)
-    np.testing.assert_allclose(agent.explain(one_user()).propensity[0], weights / weights.sum())
+    np.testing.assert_allclose(agent.explain(one_user())["propensity"][0], weights / weights.sum())
 
 
 def test_thompson_with_beta_posteriors_picks_items_as_often_as_they_are_best() -> None:
@@ -106,15 +106,15 @@ def test_squarecb_weighs_by_the_inverse_of_the_gap() -> None:
     chances = 1 / (4 + 2.0 * 16**0.5 * (scores.max() - scores))
     chances[scores.argmax()] = 0
     chances[scores.argmax()] = 1 - chances.sum()
-    np.testing.assert_allclose(agent.explain(one_user()).propensity[0], chances)
+    np.testing.assert_allclose(agent.explain(one_user())["propensity"][0], chances)
 
 
 def test_explore_first_explores_first() -> None:
     agent = make_agent("explore-first", SPEC, exploration=20)
     agent.observe(random_rows(19))
-    assert agent.explain(one_user()).propensity.tolist() == [[0.25] * 4]
+    assert agent.explain(one_user())["propensity"].tolist() == [[0.25] * 4]
     agent.observe(random_rows(1))
-    assert sorted(agent.explain(one_user()).propensity[0].tolist()) == [0, 0, 0, 1]
+    assert sorted(agent.explain(one_user())["propensity"][0].tolist()) == [0, 0, 0, 1]
 
 
 def test_a_bag_is_of_bootstraps() -> None:
@@ -335,7 +335,7 @@ def test_contributions_sum_to_the_score(model: str) -> None:
     env = sw.make("interest-evolution", users=20, seed=2, candidates=5, observe="quality")
     agent = sw.LinUCB(env.spec, model=model)
     agent.observe(env.step(env.rule("random", seed=1).act(env.observation)))
-    explained = agent.explain(env.observation)
+    explained = agent.explanation(env.observation)
     assert explained.contributions is not None
     assert explained.contributions.shape[2] == len(explained.names)
     torch.testing.assert_close(explained.contributions.sum(2), explained.score, rtol=1e-6, atol=1e-8)

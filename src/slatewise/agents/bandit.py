@@ -76,8 +76,14 @@ class Bandit(Agent, ABC):
         """Return the items of highest expected reward."""
         return top_k(self.scores(observation), observation.mask, self.slate_size)
 
-    def explain(self, observation: Observation) -> Explanation:
-        """Say what the agent thinks of every candidate: score, uncertainty, propensity, and why if it can tell."""
+    def explain(self, observation: Observation) -> dict[str, Tensor]:
+        """Return the `expected` reward, its `uncertainty` and the `propensity` of the first slot, [B, C] each."""
+        score, deviation = self.bounds(observation)
+        known = {} if deviation is None else {"uncertainty": deviation}
+        return {"expected": score, **known, "propensity": self._first(observation)}
+
+    def explanation(self, observation: Observation) -> Explanation:
+        """Return the same with what each feature contributes, where the agent can tell, as a table."""
         score, deviation = self.bounds(observation)
         names, parts = self.contributions(observation)
         return Explanation(observation.item_ids, score, deviation, self._first(observation), parts, names)

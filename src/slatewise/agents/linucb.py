@@ -33,10 +33,6 @@ class LinUCB(LinearBandit):
         """Return α √(xᵀ A⁻¹ x) of every candidate, float64 [B, C]."""
         return cast(Settings, self._settings).alpha * self.model.bounds(observation)[1]
 
-    def explain(self, observation: Observation) -> dict[str, Tensor]:
-        """Return the `expected` reward of every candidate and the `bonus` for what is not known, [B, C] each."""
-        return {"expected": self.scores(observation), "bonus": self.bonus(observation)}
-
     def greedy(self, observation: Observation, explore: bool) -> Tensor:
         """Return the top items by upper confidence bound, or by mean without exploration."""
         mean, deviation = self.model.bounds(observation)
