@@ -1,6 +1,6 @@
 """Bandits: speed beside a plain NumPy line and other libraries, regret on every bandit world, errors on data sets.
 
-python benchmarks/bandits.py [--seeds 5] [--peers PYTHON] [speed] [regret] [errors]: all three parts by default. With a
+python benchmarks/bandits.py [--seeds 3] [--peers PYTHON] [speed] [regret] [errors]: all three parts by default. With a
 Python that has MABWiser or gobrec (see peer_bandits.py), they are measured in the same run.
 """
 
@@ -25,7 +25,8 @@ from slatewise.environments.bandit import BanditWorld
 from slatewise.environments.classification_bandit import CLASSES, load_data
 from slatewise.interactions import Catalogue, Decision, Interactions, Observation, Response, Spec
 
-ROUNDS, FEATURES = 20_000, 20
+ROUNDS, FEATURES = 20_000, 20  # of the speed part
+SEEDS, REGRET_ROUNDS, ORDERS = 3, 10_000, 5
 USERS = 100  # rounds decided at a time in the regret part
 WORLDS: dict[str, tuple[str, dict[str, Any]]] = {
     "linear": ("linear-bandit", {}),
@@ -201,7 +202,7 @@ def progressive_error(name: str, data: str, seed: int, **settings: Any) -> float
     return 1 - float(right.gather(1, chosen).mean())
 
 
-def errors(seeds: int) -> None:
+def errors() -> None:
     rows: list[dict[str, Any]] = []
     for label, name, settings in (
         ("linucb, α 0.25", "linucb", {"alpha": 0.25}),
@@ -211,15 +212,15 @@ def errors(seeds: int) -> None:
     ):
         row: dict[str, Any] = {"agent": label}
         for data in CLASSES:
-            found = [progressive_error(name, data, seed, **settings) for seed in range(seeds)]
-            error = statistics.stdev(found) / len(found) ** 0.5 if seeds > 1 else float("nan")
+            found = [progressive_error(name, data, seed, **settings) for seed in range(ORDERS)]
+            error = statistics.stdev(found) / len(found) ** 0.5
             row[data] = f"{statistics.mean(found):.3f} ± {error:.3f}"
         print(row, flush=True)
         rows.append(row)
     claim = (
         "Progressive validation error: the share of wrong choices in one pass over a shuffled data set, one row at a "
         "time, features standardised, told only whether the choice was right. Mean ± standard error over "
-        f"{seeds} orders."
+        f"{ORDERS} orders."
     )
     save("bandit_errors", claim, rows, "bandits")
 
@@ -227,8 +228,8 @@ def errors(seeds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", default=["speed", "regret", "errors"], metavar="speed|regret|errors")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the regret part")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="of the regret part")
+    parser.add_argument("--rounds", type=int, default=REGRET_ROUNDS, help="of the regret part")
     parser.add_argument("--peers", metavar="PYTHON", help="a Python that has the peers")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -238,7 +239,7 @@ def main() -> None:
         elif part == "regret":
             regret(arguments.seeds, arguments.rounds)
         else:
-            errors(arguments.seeds)
+            errors()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import numpy as np
 ARMS_AND_BATCHES = ((10, 1), (100, 1), (10, 100), (100, 100))
 ALPHA = 0.5
 Array = np.ndarray[Any, np.dtype[Any]]
+Found = tuple[float, float | None]
 
 
 def problem(arms: int, rounds: int, features: int, seed: int = 0) -> tuple[Array, Array, Array]:
@@ -49,11 +50,11 @@ def numpy_linucb(arms: int, batch: int, rounds: int, features: int) -> tuple[flo
     return rate, float(means[np.arange(rounds), chosen][-2000:].mean())
 
 
-def mabwiser_linucb(arms: int, batch: int, rounds: int, features: int) -> tuple[float, float]:
+def mabwiser_linucb(arms: int, batch: int, rounds: int, features: int) -> Found:
     from mabwiser.mab import MAB, LearningPolicy
 
     x, means, rewards = problem(arms, rounds, features)
-    rounds = rounds if batch > 1 else 400  # it is too slow for more
+    rounds = rounds if batch > 1 else 400  # it is too slow for more, and what it earned in so few says nothing
     bandit, chosen = MAB(list(range(arms)), LearningPolicy.LinUCB(alpha=ALPHA, l2_lambda=1.0)), []
     started = time.process_time()
     for start in range(0, rounds, batch):
@@ -65,10 +66,10 @@ def mabwiser_linucb(arms: int, batch: int, rounds: int, features: int) -> tuple[
             picks = np.atleast_1d(bandit.predict(part))
             bandit.partial_fit(picks, rewards[np.arange(start, start + batch), picks], part)
         chosen.extend(picks)
-    return rounds / (time.process_time() - started), float(means[np.arange(rounds), chosen][-2000:].mean())
+    return _found(started, means, chosen, batch)
 
 
-def gobrec_linucb(arms: int, batch: int, rounds: int, features: int) -> tuple[float, float]:
+def gobrec_linucb(arms: int, batch: int, rounds: int, features: int) -> Found:
     import torch
     from gobrec.mabs.lin_mabs import LinUCB
 
@@ -82,7 +83,12 @@ def gobrec_linucb(arms: int, batch: int, rounds: int, features: int) -> tuple[fl
         picks = np.arange(batch) % arms if start == 0 else bandit.predict(part).argmax(1).numpy()
         bandit.fit(part, picks, rewards[np.arange(start, start + batch), picks])
         chosen.extend(picks)
-    return rounds / (time.process_time() - started), float(means[np.arange(rounds), chosen][-2000:].mean())
+    return _found(started, means, chosen, batch)
+
+
+def _found(started: float, means: Array, chosen: list[Any], batch: int) -> Found:
+    rate = len(chosen) / (time.process_time() - started)
+    return rate, float(means[np.arange(len(chosen)), chosen][-2000:].mean()) if batch > 1 else None
 
 
 def main() -> None:
