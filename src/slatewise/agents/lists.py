@@ -74,7 +74,7 @@ class PositionSettings(SumSettings):
     examination: tuple[float, ...] = Field(
         (), description="probability that a user looks at each position; default: the choice model's, else 1 / position"
     )
-    exploration: float = Field(1.0, ge=0, description="δ of the confidence bound, in units of ln t")
+    width: float = Field(1.0, ge=0, description="δ of the confidence bound, in units of ln t")
 
 
 class PositionUCB(ListUCB):
@@ -87,7 +87,7 @@ class PositionUCB(ListUCB):
     name = "position-ucb"
     summary_text = "bandit for lists whose positions are looked at with known probabilities, without context"
     Settings = PositionSettings
-    changeable = ("exploration",)
+    changeable = ("width",)
     columns = 3
 
     def build(self, settings: Any) -> None:
@@ -113,5 +113,5 @@ class PositionUCB(ListUCB):
         """Return √(N / Ñ) √(δ ln t / 2Ñ)."""
         found = self.sums[self.items.of(observation.item_ids)]
         looked, shown = found[:, :, 0].clamp(min=1e-300), found[:, :, 2]
-        delta = cast(PositionSettings, self.settings).exploration * torch.tensor(max(1.0, float(self.steps))).log()
+        delta = cast(PositionSettings, self.settings).width * torch.tensor(max(1.0, float(self.steps))).log()
         return torch.where(shown > 0, (shown / looked * delta / (2 * looked)).sqrt(), torch.inf)
