@@ -59,7 +59,7 @@ OF_FIXED_SIZE = {"maze-v1"}  # always the same candidates and slate size
 CASES = [
     *(case for case in product(WORLDS, COMMON) if not (case[0] in OF_FIXED_SIZE and "candidates" in case[1])),
     *(
-        (name, settings)
+        (name, SMALL.get(name, {}) | settings)
         for name, settings in product(WORLDS, COMMON)
         if not (name in FEW_SETTINGS and "candidates" in settings)
     ),

@@ -25,8 +25,6 @@ from slatewise.interactions import Observation, Response, Spec
 from slatewise.noise import Noise, SessionNoise
 from slatewise.slates import top_k
 
-CANDIDATES = 2_000_000  # over which ceilings that have no closed form are averaged
-
 
 class BanditSettings(WorldSettings):
     """Settings of bandit worlds."""
@@ -98,11 +96,15 @@ class BanditWorld(Environment, ABC):
         """Random and the optimum, averaged over contexts of their own."""
         return self._references
 
+    def contexts(self) -> int:
+        """Return over how many contexts of their own references without a closed form are averaged."""
+        return min(200_000, 2_000_000 // self._settings.candidates)
+
     @cached_property
     def _references(self) -> References:
         random, best = list[Tensor](), list[Tensor]()
         slots = self._settings.slate_size
-        for part in torch.arange(CANDIDATES // self._settings.candidates).split(10_000):
+        for part in torch.arange(self.contexts()).split(10_000):
             noise = SessionNoise(0, part, torch.full((1,), -1))
             context, items = self.begin(noise)["context"], self.sample_candidates(noise)["item"]
             means = self.means(context, items)

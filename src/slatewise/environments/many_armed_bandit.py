@@ -56,6 +56,10 @@ class ManyArmedBandit(BanditWorld):
         shown = super().observe()
         return Observation(shown.user, shown.item_ids, shown.items, self.catalogue)
 
+    def contexts(self) -> int:
+        """Return over how many contexts references are averaged: each draws from all items."""
+        return min(20_000, max(1000, 20_000_000 // self.settings.items))
+
     def means(self, context: Tensor, items: Tensor) -> Tensor:
         """Return σ(4 xᵀ W f − 2)."""
         return (4 * (context.double() @ self.taste.T).gather(1, items) - 2).sigmoid()
