@@ -108,8 +108,8 @@ class BanditWorld(Environment, ABC):
             noise = SessionNoise(0, part, torch.full((1,), -1))
             context, items = self.begin(noise)["context"], self.sample_candidates(noise)["item"]
             means = self.means(context, items)
-            random.append(means.mean(1) * slots)
             best.append(means.topk(slots, 1).values.sum(1))
+            random.append(means.mean(1) * slots if slots < means.shape[1] else best[-1])  # all are shown either way
         return References({"random": _mean(random, "rule")}, _mean(best, "exact"))
 
 
