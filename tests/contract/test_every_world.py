@@ -46,7 +46,6 @@ OWN |= {
     "many-armed-bandit-v1": [{"items": 7, "candidates": 7, "resample": "session"}],
     "classification-bandit-v1": [{"data": "iris", "slate_size": 2}, {"data": "wine", "history": 2}],
 }
-FEW_SETTINGS = {"wheel-bandit-v1", "classification-bandit-v1"}  # whose candidates are what they are
 SMALL = {"many-armed-bandit-v1": {"items": 30, "candidates": 8}}
 COMMON: list[dict[str, Any]] = [
     {},
@@ -55,13 +54,12 @@ COMMON: list[dict[str, Any]] = [
     {"candidates": 1, "slate_size": 1},
     {"candidates": 3, "slate_size": 3},
 ]
-OF_FIXED_SIZE = {"maze-v1"}  # always the same candidates and slate size
+OF_FIXED_SIZE = {"maze-v1", "wheel-bandit-v1", "classification-bandit-v1"}  # always the same candidates
 CASES = [
-    *(case for case in product(WORLDS, COMMON) if not (case[0] in OF_FIXED_SIZE and "candidates" in case[1])),
     *(
         (name, SMALL.get(name, {}) | settings)
         for name, settings in product(WORLDS, COMMON)
-        if not (name in FEW_SETTINGS and "candidates" in settings)
+        if not (name in OF_FIXED_SIZE and "candidates" in settings)
     ),
     *((name, settings) for name in WORLDS for settings in OWN.get(name, [])),
 ]
