@@ -27,10 +27,10 @@ def by_hand(seen: Observation, row: int, position: int) -> np.ndarray:
     else:
         shared = seen.catalogue.features[seen.item_ids[row, position].clamp(min=0)]
         item = torch.cat([shared, seen.items[row, position]]).double().numpy()
-    return np.concatenate([[1.0], user, item, np.outer(user, item).ravel()])
+    return np.outer([1.0, *user], [1.0, *item]).ravel()
 
 
-def test_joint_features_are_one_user_item_and_their_outer_product() -> None:
+def test_joint_features_are_the_products_of_one_and_user_with_one_and_item() -> None:
     seen, positions = observation(), torch.tensor([[0, 4], [3, -1], [1, 1], [2, 0], [-1, -1], [4, 3], [0, 1]])
     found = joint_features(seen, positions)
     spec = Spec(("u",) * USER, ("c",) * SHARED, ("i",) * ITEM, (), CANDIDATES, 2)

@@ -40,8 +40,7 @@ class Batch:
         return cast(Self, replace(cast(Any, self), **moved))
 
     def __len__(self) -> int:
-        first = next(iter(self._arrays().values()))
-        return len(first)
+        return len(getattr(self, next(iter(cast(Any, self).__dataclass_fields__))))  # every record begins with an array
 
     @classmethod
     def cat(cls, batches: Sequence[Self]) -> Self:

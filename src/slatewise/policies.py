@@ -1,13 +1,21 @@
 """Policies that do not learn, and the exploration that they share with those that do."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from slatewise.errors import InputError, check_seed
 from slatewise.interactions import Decision, Observation
-from slatewise.slates import epsilon_propensity, epsilon_slate, uniform_propensity, uniform_slate
+from slatewise.slates import (
+    epsilon_propensity,
+    epsilon_slate,
+    mix_propensity,
+    mix_slate,
+    uniform_propensity,
+    uniform_slate,
+)
 
 
 def policy_generator(seed: int, device: torch.device) -> torch.Generator:
@@ -57,6 +65,49 @@ class GreedyPolicy:
         """Return the probability of each slot's item given the slots before it, float64 [B, K]."""
         greedy = self.greedy(observation, explore)
         return epsilon_propensity(greedy, slate, observation.mask, self.epsilon() if explore else 0.0)
+
+
+class SlateDistribution(Protocol):
+    """What a policy draws its slates from, one distribution a row."""
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw a slate for every row, int64 [B, K]."""
+        ...
+
+    def propensity(self, slate: Tensor) -> Tensor:
+        """Return the probability of each slot's item given the slots before it, float64 [B, K]."""
+        ...
+
+
+class DrawingPolicy(GreedyPolicy):
+    """A policy that draws its slates from a distribution; with probability ε a uniform slate is shown instead.
+
+    `greedy` is what it shows without exploration.
+    """
+
+    def distribution(self, observation: Observation) -> SlateDistribution:
+        """Return what it draws its slates from; the same whenever it is asked, until something is learned."""
+        raise NotImplementedError
+
+    def act(self, observation: Observation, explore: bool = True) -> Decision:
+        """Draw a slate for every row; `explore=False` is the greedy policy."""
+        if not explore:
+            return super().act(observation, explore)
+        distribution, epsilon = self.distribution(observation), self.epsilon()
+        slate = mix_slate(distribution.sample(self.generator), observation.mask, epsilon, self.generator)
+        return Decision(slate, self._mixed(distribution, observation, slate, epsilon))
+
+    def propensity(self, observation: Observation, slate: Tensor, explore: bool = True) -> Tensor:
+        """Return the probability of each slot's item given the slots before it, float64 [B, K]."""
+        if not explore:
+            return super().propensity(observation, slate, explore)
+        return self._mixed(self.distribution(observation), observation, slate, self.epsilon())
+
+    def _mixed(
+        self, distribution: SlateDistribution, observation: Observation, slate: Tensor, epsilon: float
+    ) -> Tensor:
+        own = distribution.propensity(slate)
+        return mix_propensity(epsilon, uniform_propensity(observation.mask, slate), own) if epsilon > 0 else own
 
 
 class Rule(GreedyPolicy):

@@ -250,10 +250,17 @@ def epsilon_slate(greedy: Tensor, mask: Tensor, epsilon: float, generator: torch
     """Show the greedy slate, or with probability epsilon (one coin a user) a uniform one; and its propensity."""
     if epsilon <= 0:
         return greedy, torch.ones_like(greedy, dtype=torch.float64)
-    random = uniform_slate(mask, greedy.shape[1], generator)
-    coin = torch.rand(len(greedy), 1, generator=generator, device=greedy.device) < epsilon
-    slate = torch.where(coin, random, greedy)
+    slate = mix_slate(greedy, mask, epsilon, generator)
     return slate, epsilon_propensity(greedy, slate, mask, epsilon)
+
+
+def mix_slate(slate: Tensor, mask: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
+    """Replace slates, with probability epsilon (one coin a user), by uniform ones."""
+    if epsilon <= 0:
+        return slate
+    random = uniform_slate(mask, slate.shape[1], generator)
+    coin = torch.rand(len(slate), 1, generator=generator, device=slate.device) < epsilon
+    return torch.where(coin, random, slate)
 
 
 def epsilon_propensity(greedy: Tensor, slate: Tensor, mask: Tensor, epsilon: float) -> Tensor:

@@ -24,10 +24,11 @@ def trained(name: str, env: sw.Environment, **settings: object) -> Agent:
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_a_run_explores_as_much_as_it_is_asked_to(name: str, tmp_path: Path) -> None:
-    own = {"q-learning": ("maze", {}), "type-thompson": ("interest-exploration", {"candidates": 4, "horizon": 10})}
-    made, settings = own.get(name, ("interest-evolution", {"candidates": 4}))
+    worlds = {"q-learning": ("maze", {}), "type-thompson": ("interest-exploration", {"candidates": 4, "horizon": 10})}
+    made, settings = worlds.get(name, ("interest-evolution", {"candidates": 4, "reward": "clicks"}))
     env = sw.make(made, users=64, seed=3, **settings)
-    trained(name, env).save(tmp_path / "run")
+    own = {"model": "disjoint"} if name == "logistic-thompson" else {}  # its shared model is a large one here
+    trained(name, env, **own).save(tmp_path / "run")
     run = find_policy(str(tmp_path / "run"), env, explore_floor=0.5)
     slates = torch.tensor(list(permutations(range(4), env.spec.slate_size)))
     observation = env.observation[torch.zeros(len(slates), dtype=torch.int64)]

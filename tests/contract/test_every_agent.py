@@ -1,5 +1,6 @@
 """Every agent keeps every promise, on problems of several kinds. A new agent is covered by being in the table."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -30,14 +31,30 @@ OWN: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
         ),
     },
 }
-CASES = [(name, *problem) for name in AGENTS for problem in OWN.get(name, PROBLEMS).items()]
+# What agents for rewards of 0 and 1 are asked in: the same, with such a reward.
+BINARY = {"thompson-beta", "logistic-thompson", "cascade-ucb", "position-ucb"}
+REWARDS = {"interest-evolution": "clicks", "long-term-satisfaction": "satisfaction_rose"}
+# Agents whose default is a model of user × item, 528 features in the first two problems: there a model an item is
+# asked, which is as good a test of how they explore. The shared one is asked in the third, and of LinUCB everywhere.
+LARGE = {"lints", "squarecb", "explore-first", "bagging", "logistic-thompson"}
+# In the third problem everything shown is clicked, so that for counters of clicks all items are equal.
+UNASKED = {("cascade-ucb", "no catalogue, one slot"), ("position-ucb", "no catalogue, one slot")}
+CASES = [
+    (name, *problem)
+    for name in AGENTS
+    for problem in OWN.get(name, PROBLEMS).items()
+    if (name, problem[0]) not in UNASKED
+]
 
 
 @pytest.mark.parametrize(("name", "problem", "world"), CASES, ids=[f"{name}-{problem}" for name, problem, _ in CASES])
 def test_an_agent_keeps_its_promises(name: str, problem: str, world: tuple[str, dict[str, Any]]) -> None:
     world_name, settings = world
+    if name in BINARY:
+        settings = settings | {"reward": REWARDS[world_name]}
+    own = {"model": "disjoint"} if name in LARGE and world_name == "interest-evolution" else {}
     answers = check_agent(
-        agent_class(name), lambda users, seed: sw.make(world_name, users=users, seed=seed, **settings)
+        partial(agent_class(name), **own), lambda users, seed: sw.make(world_name, users=users, seed=seed, **settings)
     )
     assert set(answers.values()) == {"kept"}
 

@@ -1,5 +1,8 @@
 """Memories of agents."""
 
+import torch
+from torch import Tensor
+
 from slatewise.errors import InputError
 from slatewise.interactions import Interactions
 
@@ -38,3 +41,19 @@ class Rollout:
         """Return all T steps, [T · B] rows with the steps one after the other, and begin anew."""
         steps, self._steps = self._steps, []
         return Interactions.cat(steps)
+
+
+class Window:
+    """The last rows that were learned from, so that older ones can be taken out again."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.rows: dict[str, Tensor] = {}
+
+    def push(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Append rows, tensors that share their first dimension; return those that no longer fit, oldest first."""
+        if self.rows:
+            rows = {key: torch.cat([self.rows[key], value]) for key, value in rows.items()}
+        extra = max(0, len(next(iter(rows.values()))) - self.size)
+        self.rows = {key: value[extra:] for key, value in rows.items()}
+        return {key: value[:extra] for key, value in rows.items()}

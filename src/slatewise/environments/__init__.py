@@ -16,6 +16,11 @@ WORLDS = {
     "feed-v1": "feed:Feed",
     "interest-exploration-v1": "interest_exploration:InterestExploration",
     "maze-v1": "maze:MazeWorld",
+    "linear-bandit-v1": "linear_bandit:LinearBanditWorld",
+    "logistic-bandit-v1": "linear_bandit:LogisticBanditWorld",
+    "wheel-bandit-v1": "wheel_bandit:WheelBandit",
+    "many-armed-bandit-v1": "many_armed_bandit:ManyArmedBandit",
+    "classification-bandit-v1": "classification_bandit:ClassificationBandit",
 }
 
 

@@ -1,0 +1,106 @@
+"""LinUCB of other libraries on the problem of bandits.py, and as plain NumPy: run by it with a Python that has them.
+
+    python3.11 -m venv peers && peers/bin/pip install mabwiser==2.7.4 gobrec==1.0.8
+
+A library that is missing is left out.
+"""
+
+import json
+import time
+from typing import Any
+
+import numpy as np
+
+ARMS_AND_BATCHES = ((10, 1), (100, 1), (10, 100), (100, 100))
+ALPHA = 0.5
+Array = np.ndarray[Any, np.dtype[Any]]
+Found = tuple[float, float | None]
+
+
+def problem(arms: int, rounds: int, features: int, seed: int = 0) -> tuple[Array, Array, Array]:
+    """Return contexts [n, d] on the unit sphere, mean rewards [n, arms] and rewards, one uniform a round."""
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(rounds, features))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    theta = random.normal(size=(arms, features))
+    theta /= np.linalg.norm(theta, axis=1, keepdims=True)
+    means = 0.5 + 0.5 * x @ theta.T
+    return x, means, (random.random((rounds, 1)) < means).astype(float)
+
+
+def numpy_linucb(arms: int, batch: int, rounds: int, features: int) -> tuple[float, float]:
+    """Return rounds a CPU second and the mean reward of the last 2,000: rank-one updates, all arms in one array."""
+    x, means, rewards = problem(arms, rounds, features)
+    inverse, moment = np.tile(np.eye(features), (arms, 1, 1)), np.zeros((arms, features))
+    weights, chosen = np.zeros((arms, features)), np.zeros(rounds, dtype=int)
+    started = time.process_time()
+    for start in range(0, rounds, batch):
+        part = x[start : start + batch]
+        if batch == 1:
+            bonus = np.sqrt((inverse.reshape(-1, features) @ part[0]).reshape(arms, features) @ part[0])[None]
+        else:
+            bonus = np.sqrt(np.einsum("bi,aij,bj->ba", part, inverse, part, optimize=True))
+        chosen[start : start + batch] = picks = np.argmax(part @ weights.T + ALPHA * bonus, 1)
+        for row, arm in enumerate(picks):
+            pull = inverse[arm] @ part[row]
+            inverse[arm] -= np.outer(pull, pull) / (1 + pull @ part[row])
+            moment[arm] += rewards[start + row, arm] * part[row]
+            weights[arm] = inverse[arm] @ moment[arm]
+    rate = rounds / (time.process_time() - started)
+    return rate, float(means[np.arange(rounds), chosen][-2000:].mean())
+
+
+def mabwiser_linucb(arms: int, batch: int, rounds: int, features: int) -> Found:
+    from mabwiser.mab import MAB, LearningPolicy
+
+    x, means, rewards = problem(arms, rounds, features)
+    rounds = rounds if batch > 1 else 400  # it is too slow for more, and what it earned in so few says nothing
+    bandit, chosen = MAB(list(range(arms)), LearningPolicy.LinUCB(alpha=ALPHA, l2_lambda=1.0)), []
+    started = time.process_time()
+    for start in range(0, rounds, batch):
+        part = x[start : start + batch]
+        if start == 0:
+            picks = np.arange(batch) % arms
+            bandit.fit(picks, rewards[np.arange(batch), picks], part)
+        else:
+            picks = np.atleast_1d(bandit.predict(part))
+            bandit.partial_fit(picks, rewards[np.arange(start, start + batch), picks], part)
+        chosen.extend(picks)
+    return _found(started, means, chosen, batch)
+
+
+def gobrec_linucb(arms: int, batch: int, rounds: int, features: int) -> Found:
+    import torch
+    from gobrec.mabs.lin_mabs import LinUCB
+
+    torch.set_num_threads(1)
+    x, means, rewards = problem(arms, rounds, features)
+    rounds = rounds if batch > 1 else 2000
+    bandit, chosen = LinUCB(alpha=ALPHA, l2_lambda=1.0, use_gpu=False), []
+    started = time.process_time()
+    for start in range(0, rounds, batch):
+        part = x[start : start + batch]
+        picks = np.arange(batch) % arms if start == 0 else bandit.predict(part).argmax(1).numpy()
+        bandit.fit(part, picks, rewards[np.arange(start, start + batch), picks])
+        chosen.extend(picks)
+    return _found(started, means, chosen, batch)
+
+
+def _found(started: float, means: Array, chosen: list[Any], batch: int) -> Found:
+    rate = len(chosen) / (time.process_time() - started)
+    return rate, float(means[np.arange(len(chosen)), chosen][-2000:].mean()) if batch > 1 else None
+
+
+def main() -> None:
+    found: dict[str, list[Any]] = {}
+    for arms, batch in ARMS_AND_BATCHES:
+        for name, measure in (("MABWiser LinUCB", mabwiser_linucb), ("gobrec LinUCB", gobrec_linucb)):
+            try:
+                found.setdefault(f"{arms} {batch}", []).append([name, *measure(arms, batch, 20_000, 20)])
+            except ImportError:
+                continue
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

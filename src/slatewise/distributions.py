@@ -1,0 +1,95 @@
+"""Distributions over slates that agents draw from, each with the exact propensities of what it draws.
+
+A slate has K slots, filled one after the other without replacement; −1 where no candidate is left.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from slatewise.slates import sample_slate, softmax_propensity, top_k
+
+
+@dataclass(frozen=True, eq=False)
+class Votes:
+    """One of S slates a row, each equally likely: [B, S, K].
+
+    What an ensemble of S models, or of S draws from a posterior, shows when one of them is chosen at random. Its
+    propensities are shares of S: exact for what is shown, and for the posterior's own, p, within √(p (1 − p) / S).
+    """
+
+    slates: Tensor
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw a slate for every row."""
+        batch, count = self.slates.shape[:2]
+        member = torch.randint(count, (batch,), generator=generator, device=self.slates.device)
+        return self.slates[torch.arange(batch, device=member.device), member]
+
+    def propensity(self, slate: Tensor) -> Tensor:
+        """Return the share of the slates that go on like this among those that began like this."""
+        agreeing = (self.slates == slate.unsqueeze(1)).cumprod(2).sum(1).double()
+        before = torch.cat([torch.full_like(agreeing[:, :1], self.slates.shape[1]), agreeing[:, :-1]], 1)
+        return agreeing / before.clamp(min=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Softmax:
+    """Each slot from the softmax of what is left (Plackett–Luce). logits, mask: [B, C]."""
+
+    logits: Tensor
+    mask: Tensor
+    slots: int
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw a slate for every row."""
+        return sample_slate(self.logits, self.mask, self.slots, generator)[0]
+
+    def propensity(self, slate: Tensor) -> Tensor:
+        """Return the softmax of each slot's item among what was left."""
+        return softmax_propensity(self.logits, self.mask, slate)
+
+
+@dataclass(frozen=True, eq=False)
+class InverseGap:
+    """Each slot by inverse gap weighting of what is left (Abe & Long 1999; Foster & Rakhlin 2020, arXiv 2002.04926).
+
+    With m candidates left and g the gap of one's value to the best's, it is shown with probability 1 / (m + γ g); the
+    best has what is missing to 1.  values, mask: [B, C].  rate: γ.
+    """
+
+    values: Tensor
+    mask: Tensor
+    slots: int
+    rate: float
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw a slate for every row."""
+        left, slots = self.mask, list[Tensor]()
+        for _ in range(self.slots):
+            weights = self._slot(left)
+            some = weights.sum(1) > 0
+            item = torch.where(some.unsqueeze(1), weights, 1.0).multinomial(1, generator=generator)
+            slots.append(torch.where(some.unsqueeze(1), item, -1))
+            left = left.scatter(1, item, False)
+        return torch.cat(slots, 1)
+
+    def propensity(self, slate: Tensor) -> Tensor:
+        """Return each slot's probability given the slots before."""
+        left, columns = self.mask, list[Tensor]()
+        for slot in range(slate.shape[1]):
+            item = slate[:, slot : slot + 1]
+            shown = self._slot(left).gather(1, item.clamp(min=0))
+            columns.append(torch.where(item >= 0, shown, (~left.any(1, keepdim=True)).double()))
+            left = torch.where(item >= 0, left.scatter(1, item.clamp(min=0), False), left)
+        return torch.cat(columns, 1)
+
+    def _slot(self, left: Tensor) -> Tensor:
+        """Return the probability of every candidate in the next slot, [B, C]; zeros where nobody is left."""
+        best = top_k(self.values, left, 1)
+        gap = self.values.gather(1, best.clamp(min=0)) - self.values
+        others = left.scatter(1, best.clamp(min=0), False)
+        chance = torch.where(others, 1 / (left.sum(1, keepdim=True) + self.rate * gap), 0.0)
+        rest = torch.where(left.any(1, keepdim=True), 1 - chance.sum(1, keepdim=True), 0.0)
+        return chance.scatter(1, best.clamp(min=0), rest)
