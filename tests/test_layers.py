@@ -14,7 +14,7 @@ import slatewise
 ROOT = Path(slatewise.__file__).parent
 ROOMS = [
     ["errors", "allocation", "plain"],
-    ["checks", "tables", "arrow"],
+    ["checks", "tables", "arrow", "batch"],
     ["interactions"],
     [
         "choice", "history", "returns", "linear", "noise", "settings", "progress", "output", "estimators", "networks",

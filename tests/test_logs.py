@@ -15,9 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from slatewise.batch import Batch
 from slatewise.environments import make
 from slatewise.errors import InputError
-from slatewise.interactions import Batch, Catalogue, Decision, Interactions, Observation, Response, Spec
+from slatewise.interactions import Catalogue, Decision, Interactions, Observation, Response, Spec
 from slatewise.logs import Log, LogWriter, check
 
 SOURCE = {"kind": "simulation", "world": "interest-evolution-v1", "seed": 0}

@@ -12,9 +12,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from slatewise.batch import shared
 from slatewise.errors import InputError
 from slatewise.features import FeatureSchema
-from slatewise.interactions import Catalogue, Interactions, Observation, Spec, shared
+from slatewise.interactions import Catalogue, Interactions, Observation, Spec
 from slatewise.logs.catalogues import read_catalogue
 from slatewise.logs.derived import DERIVED, HISTORY, Histories
 from slatewise.logs.files import damaged, open_parquet

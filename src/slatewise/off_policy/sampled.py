@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from slatewise.interactions import Batch, Observation
+from slatewise.batch import Batch
+from slatewise.interactions import Observation
 from slatewise.noise import mix
 
 SAMPLE_ROWS = 200_000
