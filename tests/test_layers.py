@@ -24,7 +24,7 @@ ROOMS = [
     ["policies", "distributions"],
     ["environments", "agents", "logs", "off_policy"],
     ["evaluation", "runs", "naming", "sessions", "ceilings"],
-    ["training", "judging", "testing", "plots", "gym", "maze_pictures"],
+    ["training", "learning", "judging", "testing", "plots", "gym", "maze_pictures"],
     ["reports"],
     ["demo", "watch", "judgement_page"],
     ["cli"],

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from slatewise.interactions import Policy as Policy
     from slatewise.interactions import Response as Response
     from slatewise.interactions import Spec as Spec
+    from slatewise.learning import learn as learn
     from slatewise.logs import Log as Log
     from slatewise.logs import LogWriter as LogWriter
     from slatewise.policies import Random as Random
@@ -71,6 +72,7 @@ _HOMES = {
     "Training": "training",
     "TypeThompson": "agents.type_thompson",
     "evaluate": "evaluation",
+    "learn": "learning",
     "load": "agents",
     "make": "environments",
     "make_agent": "agents",
@@ -104,6 +106,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "gym",
+    "learn",
     "load",
     "logs",
     "make",

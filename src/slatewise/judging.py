@@ -1,17 +1,16 @@
 """Off-policy evaluation by name: opens a log, finds the policies that names mean for it, and judges them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from slatewise import off_policy, runs
+from slatewise import off_policy
 from slatewise.agents import is_agent, load
 from slatewise.environments import make
 from slatewise.errors import InputError
 from slatewise.interactions import Policy
 from slatewise.logs import Log, log_rule
-from slatewise.naming import check_features, find_policy, is_trained
+from slatewise.naming import check_features, check_schema, find_policy, is_trained
 from slatewise.off_policy import ItemGroups, Result
 
 
@@ -34,7 +33,7 @@ def judge(
 
     reward: what is earned, as `Log` takes it: a signal or a weighted sum, by default what was logged.
     groups: the beginning of names of catalogue columns; items alike in them form a group, for MIPS, which needs the
-    name of the logging_policy too. A note warns of a run that learned from this very log.
+    name of the logging_policy too.
     Raises InputError for an unknown name, a run trained on other features, or a log that cannot be judged on.
     """
     log = Log(path, reward)
@@ -42,7 +41,7 @@ def judge(
         raise InputError(f"policies {', '.join(names)}: name each one once")
     compared = [baseline] if baseline != "logged" and baseline not in names else []
     policies = {name: policy_for(log, name, seed) for name in [*names, *compared]}
-    result = off_policy.evaluate(
+    return off_policy.evaluate(
         log,
         policies,
         explore=explore,
@@ -55,13 +54,6 @@ def judge(
         smallest_propensity=smallest_propensity,
         groups=None if groups is None else item_groups(log, groups, policy_for(log, logging_policy, seed)),
     )
-    learned = tuple(
-        f"{name} learned from this very log: its estimates are too kind, because it fits what happened here by chance; "
-        "judge it on decisions that it has not seen"
-        for name in policies
-        if learned_from(name, log)
-    )
-    return replace(result, notes=learned + result.notes)
 
 
 def item_groups(log: Log, columns: str, policy: Policy) -> ItemGroups:
@@ -73,22 +65,12 @@ def item_groups(log: Log, columns: str, policy: Policy) -> ItemGroups:
     return ItemGroups(policy, log.catalogue.features[:, at].unique(dim=0, return_inverse=True)[1])
 
 
-def learned_from(name: str, log: Log) -> bool:
-    """Whether a run says that it learned from this log: `log` in its run.json has its `path` or its `digest`."""
-    if not (Path(name) / runs.RUN).is_file():
-        return False
-    source = runs.read(name).get("log")
-    if not isinstance(source, dict):
-        return False
-    same_place = "path" in source and Path(str(source["path"])).resolve() == log.path.resolve()
-    return same_place or source.get("digest") == log.digest
-
-
 def policy_for(log: Log, name: str, seed: int = 0) -> Policy:
     """Return the policy that a name means for a log."""
     if is_trained(name):
         agent = load(name)
         check_features(agent, log.spec, name)
+        check_schema(agent, log.features, name)
         agent.slate_size = log.spec.slate_size
         return agent
     if log.source.get("kind") == "simulation":

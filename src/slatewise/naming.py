@@ -1,5 +1,6 @@
 """From a name to a policy: a rule of the world, `random`, an untrained agent, or a trained run."""
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from slatewise.agents import AGENTS, is_agent, load, make_agent
 from slatewise.agents.base import Agent
 from slatewise.environments.base import Environment
 from slatewise.errors import InputError, unknown_name
+from slatewise.features import FeatureSchema
 from slatewise.interactions import Policy, Spec
 from slatewise.policies import Rule, policy_generator
 
@@ -58,6 +60,21 @@ def check_features(agent: Agent, spec: Spec, name: str) -> None:
                 f"{name} was trained with {key} features {_short(had)}, here they are {_short(shown)}: "
                 "use the settings it was trained with"
             )
+
+
+def check_schema(agent: Agent, features: FeatureSchema | None, name: str) -> None:
+    """Raise InputError, naming the column, where a log's features were made otherwise than an agent's."""
+    if agent.features is None or features is None or agent.features == features:
+        return
+    for group in ("user", "catalogue", "items"):
+        had, shown = getattr(agent.features, group).columns, getattr(features, group).columns
+        for mine, other in zip_longest(had, shown):
+            if mine != other:
+                column = (mine or other).column
+                raise InputError(
+                    f"{name} learned with another {group} column {column!r} than this log has (another table was "
+                    "fitted to): import the log with the features of the one it learned from (--like LOG)"
+                )
 
 
 def _short(names: Any) -> str:

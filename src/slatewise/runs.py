@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from slatewise.agents import CHECKPOINTS, LATEST, latest_checkpoint
-from slatewise.agents.base import Agent
+from slatewise.agents.base import DESCRIPTION, Agent
 from slatewise.documents import read_document
 from slatewise.environments import make
 from slatewise.environments.base import Environment
@@ -32,6 +32,27 @@ RUN = "run.json"
 METRICS = "metrics.jsonl"
 PROGRESS = "progress.json"
 KEPT = 3  # newest checkpoints that are not deleted
+
+
+def save_agent(agent: Agent, folder: str | Path, overwrite: bool = False) -> None:
+    """Write an agent into a folder of its own, never half of it. Raises InputError where the folder exists."""
+    folder = Path(folder)
+    check_agent_folder(folder, overwrite)
+    whole = folder.with_name(f".{folder.name}.writing")
+    shutil.rmtree(whole, ignore_errors=True)
+    agent.save(whole)
+    shutil.rmtree(folder, ignore_errors=True)
+    whole.replace(folder)
+
+
+def check_agent_folder(folder: Path, overwrite: bool) -> None:
+    """Raise InputError for a folder that exists, unless `overwrite` and it holds an agent."""
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{folder} exists: choose another folder, or --overwrite")
+    if not (folder / DESCRIPTION).is_file():
+        raise InputError(f"{folder} holds no saved agent, so it is not overwritten: choose another folder")
 
 
 class Run:

@@ -29,6 +29,7 @@ class Bandit(Agent, ABC):
     changeable: settings of how it acts, which `configure` may change at any time, after loading too.
     """
 
+    learns_from_logs = True
     changeable: ClassVar[tuple[str, ...]] = ()
 
     def build(self, settings: Any) -> None:

@@ -18,6 +18,7 @@ from slatewise.agents.replay import Rollout
 from slatewise.choice import Choice
 from slatewise.documents import read_document
 from slatewise.errors import InputError
+from slatewise.features import FeatureSchema
 from slatewise.interactions import Interactions, Spec
 from slatewise.networks import TowerRegression
 from slatewise.policies import GreedyPolicy
@@ -65,11 +66,14 @@ class Agent(GreedyPolicy, ABC):
 
     spec: sizes and names, from `env.spec` or `log.spec`.  choice: the users' choice model, for agents that plan
     with one.  seed: fixes initial weights and exploration.
+    features: the schema that makes features of columns where the agent learned from such a log, saved with it, so that
+    requests are encoded alike.  logs: digests of the logs it learned from.
     """
 
     name: ClassVar[str]
     summary_text: ClassVar[str]
     Settings: ClassVar[type[AgentSettings]]
+    learns_from_logs: ClassVar[bool] = False  # whoever decided, in any order: what `slatewise.learn` needs
 
     def __init__(
         self,
@@ -86,6 +90,8 @@ class Agent(GreedyPolicy, ABC):
         self.seed = seed
         self.steps = 0
         self.updates = 0
+        self.features: FeatureSchema | None = None
+        self.logs: tuple[str, ...] = ()
         self.build(values)
 
     @property
@@ -132,6 +138,8 @@ class Agent(GreedyPolicy, ABC):
             "seed": self.seed,
             "steps": self.steps,
             "updates": self.updates,
+            "features": self.features.to_json() if self.features is not None else None,
+            "logs": list(self.logs),
         }
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
 
@@ -156,6 +164,8 @@ class Agent(GreedyPolicy, ABC):
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{folder}: {DESCRIPTION} and {WEIGHTS} do not fit ({reason}): copy both again") from None
         agent.steps, agent.updates = saved["steps"], saved["updates"]
+        agent.logs = tuple(str(digest) for digest in saved.get("logs", ()))
+        agent.features = FeatureSchema.from_json(saved["features"]) if saved.get("features") else None
         return agent
 
 

@@ -9,6 +9,7 @@ import typer
 
 from slatewise.cli import logs as logs_commands
 from slatewise.cli.base import Json, Overwrite, Seed, Set, Threads, Users, pairs, use_threads, world_of
+from slatewise.cli.learn import learn_from
 from slatewise.cli.ope import ope
 from slatewise.cli.watch import watch
 from slatewise.errors import InputError
@@ -202,8 +203,9 @@ def simulate(
 @app.command()
 def train(
     agent: Annotated[str, typer.Argument(metavar="AGENT", help="an agent, see `slatewise agents`")],
-    env_name: Annotated[str, typer.Option("--env", metavar="ENV", help="the world to learn in")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="the run's folder: settings, metrics, checkpoints")],
+    env_name: Annotated[str | None, typer.Option("--env", metavar="ENV", help="the world to learn in")] = None,
+    log: Annotated[Path | None, typer.Option(metavar="LOG", help="a log to learn from, in one pass")] = None,
     steps: Annotated[
         int, typer.Option(min=1, help="user-steps, rounded up to a whole update; schedules end there")
     ] = 1_000_000,
@@ -215,11 +217,17 @@ def train(
     threads: Threads = 1,
     as_json: Json = False,
 ) -> None:
-    """Train an agent in a world; Ctrl-C leaves a usable run, --resume goes on.
+    """Train an agent in a world; Ctrl-C leaves a usable run, --resume goes on. Or let a bandit learn from a log.
 
     Example: slatewise train slateq --env interest-evolution --steps 2000000 --out runs/slateq
     """
     use_threads(threads)
+    if (env_name is None) == (log is None):
+        raise InputError("an agent learns in a world or from a log: give --env or --log, and not both")
+    if log is not None:
+        learn_from(log, agent, out, settings, seed, overwrite, as_json)
+        return
+    assert env_name is not None
     from slatewise.agents import agent_class, make_agent
     from slatewise.training import train as run
 

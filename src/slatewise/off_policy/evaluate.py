@@ -84,7 +84,8 @@ def evaluate(
                 "several: use 'bootstrap' or 'normal', which let them depend on each other"
             )
         conclusions = Conclusions(evidence, chosen, baseline, interval, seed)
-        return _result(conclusions, _notes(log.spec, estimators, interval, evidence, reward_range), origin)
+        notes = _notes(log.spec, estimators, interval, evidence, reward_range)
+        return _result(conclusions, [*_seen(log, named), *notes], origin)
 
 
 def _named(policies: Policy | Mapping[str, Policy]) -> dict[str, Policy]:
@@ -94,6 +95,17 @@ def _named(policies: Policy | Mapping[str, Policy]) -> dict[str, Policy]:
     if not named or LOGGED in named:
         raise InputError(f"policies are {list(named)}: name at least one, and none of them {LOGGED!r}")
     return named
+
+
+def _seen(log: InteractionLog, named: Mapping[str, Policy]) -> list[str]:
+    """Warn of policies that say they learned from this log (`logs`: digests)."""
+    digest = getattr(log, "digest", None)
+    return [
+        f"{name} learned from this very log: its estimates are too kind, because it fits what happened here by chance; "
+        "judge it on decisions that it has not seen"
+        for name, policy in named.items()
+        if digest is not None and digest in getattr(policy, "logs", ())
+    ]
 
 
 def _origin(log: InteractionLog) -> str:
