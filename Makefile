@@ -38,6 +38,7 @@ bench: $(VENV)/.user
 	$(BIN)/python benchmarks/bandits.py
 	$(BIN)/python benchmarks/mismatch.py
 	$(BIN)/python benchmarks/off_policy.py
+	$(BIN)/python benchmarks/off_policy_speed.py
 	$(BIN)/python benchmarks/off_policy_coverage.py
 	$(BIN)/python benchmarks/off_policy_scale.py
 	$(BIN)/slatewise logs import open-bandit --download --overwrite --out logs/open-bandit

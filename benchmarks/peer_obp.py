@@ -6,6 +6,7 @@ sb-obp 0.5.10 wants NumPy below 2; its declared needs leave out nothing that is 
 
     obp/bin/python benchmarks/peer_obp.py judge ARRAYS.npz         # estimates and CPU seconds, as one line of JSON
     obp/bin/python benchmarks/peer_obp.py generate SEED ROUNDS OUT.npz
+    obp/bin/python benchmarks/peer_obp.py time ARRAYS.npz REPEATS DRAWS  # CPU ms of single estimates, of a bootstrap
     obp/bin/python benchmarks/peer_obp.py store tests/data/obp.npz  # what tests/off_policy/test_obp.py compares with
 """
 
@@ -13,6 +14,9 @@ import json
 import sys
 import time
 import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -120,10 +124,58 @@ def stored(rounds: int = 200) -> dict[str, np.ndarray]:
     return arrays | {"target": target, "predicted": predicted} | values
 
 
+def timed(path: str, repeats: int, draws: int) -> dict[str, dict[str, object]]:
+    """Return every estimate of off_policy_speed.py with the CPU milliseconds of each repetition after a first."""
+    from obp.ope import (
+        DoublyRobust,
+        DoublyRobustWithShrinkageTuning,
+        InverseProbabilityWeighting,
+        SelfNormalizedInverseProbabilityWeighting,
+        SwitchDoublyRobustTuning,
+    )
+
+    arrays = dict(np.load(path))
+    given = {
+        "reward": arrays["reward"],
+        "action": arrays["action"],
+        "pscore": arrays["propensity"],
+        "action_dist": arrays["target"][:, :, None],
+        "estimated_rewards_by_reg_model": arrays["predicted"][:, :, None],
+    }
+
+    def bootstrap() -> float:
+        interval = DoublyRobust().estimate_interval(**given, n_bootstrap_samples=draws, random_state=0)
+        return interval["95.0% CI (lower)"]
+
+    estimators = {
+        "IPS": InverseProbabilityWeighting,
+        "SNIPS": SelfNormalizedInverseProbabilityWeighting,
+        "DR": DoublyRobust,
+        "Switch-DR, tuned": partial(SwitchDoublyRobustTuning, lambdas=arrays["Switch-DR"].tolist()),
+        "DRos, tuned": partial(DoublyRobustWithShrinkageTuning, lambdas=arrays["DRos"].tolist()),
+    }
+
+    def value(make: Callable[[], Any]) -> float:
+        return make().estimate_policy_value(**given)  # anew each time: they remember a parameter that they have tuned
+
+    what = {name: partial(value, make) for name, make in estimators.items()}
+    found: dict[str, dict[str, object]] = {}
+    for name, run in (what | {"DR, bootstrap": bootstrap}).items():
+        value, took = float(run()), []
+        for _ in range(repeats):
+            started = time.process_time()
+            run()
+            took.append(1000 * (time.process_time() - started))
+        found[name] = {"value": value, "ms": took}
+    return found
+
+
 def main() -> None:
     what, *rest = sys.argv[1:]
     if what == "judge":
         print(json.dumps(judge(rest[0])))
+    elif what == "time":
+        print(json.dumps(timed(rest[0], int(rest[1]), int(rest[2]))))
     elif what == "generate":
         np.savez(rest[2], **generate(int(rest[0]), int(rest[1])))
     else:

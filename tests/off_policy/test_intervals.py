@@ -133,6 +133,15 @@ def test_bootstrap_is_the_studentised_one() -> None:
     assert upper - mean > 1.3 * (mean - lower)  # lopsided, as the terms are
 
 
+def test_groups_are_drawn_as_often_as_with_replacement() -> None:
+    """Mean, variance and third central moment of how often, which studentised intervals rest on to second order."""
+    beyond = np.array([256, *intervals.OFTEN, 0]) / 256
+    times, chance = np.arange(len(beyond) - 1), beyond[:-1] - beyond[1:]
+    mean = (times * chance).sum()
+    moments = [((times - mean) ** k * chance).sum() for k in (2, 3)]
+    assert [mean, *moments] == [1, 1, pytest.approx(1, abs=0.01)]
+
+
 def test_bootstrap_of_many_equal_terms_is_normal_and_repeats_with_its_seed() -> None:
     terms = torch.randn(5000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     one, other = (intervals.bootstrap(means(terms), seed=3) for _ in range(2))

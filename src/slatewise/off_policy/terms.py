@@ -106,14 +106,16 @@ class Terms:
 
     def of(self, rows: Rows) -> Tensor:
         """Return the terms of decisions, [..., B, T]."""
-        one, zero = torch.ones_like(rows.reward), torch.zeros_like(rows.reward)
-        used = torch.stack([self._weighting(choice, rows) for choice in self.choices], -1)
-        predicted = zero if rows.predicted is None else rows.predicted
-        target = zero if rows.predicted_target is None else rows.predicted_target
-        parts = [torch.stack([one, target, rows.weights], -1), used * rows.reward.unsqueeze(-1)]
-        if self.modelled:
-            parts.append(used * predicted.unsqueeze(-1))
-        return torch.cat(parts, -1)
+        size, table = len(self.choices), rows.reward.new_zeros(len(self), *rows.reward.shape)  # term by term: fastest
+        table[0], table[2] = 1, rows.weights
+        if rows.predicted_target is not None:
+            table[1] = rows.predicted_target
+        for i, choice in enumerate(self.choices):
+            used = self._weighting(choice, rows)
+            table[3 + i] = used * rows.reward
+            if rows.predicted is not None and self.modelled:
+                table[3 + size + i] = used * rows.predicted
+        return table.movedim(0, -1)
 
     def solve(self, totals: Tensor) -> Solution:
         """Return the values of all choices, and how sums move them, from the totals of all terms, [..., T].
