@@ -42,7 +42,7 @@ class Softmax:
         self.generator = torch.Generator().manual_seed(seed)
         self.weights = sharpness * torch.randn(USER, FEATURES, generator=self.generator) / (USER * FEATURES) ** 0.5
 
-    def probabilities(self, observation: Observation) -> Tensor:
+    def probabilities(self, observation: Observation, explore: bool = True) -> Tensor:  # noqa: ARG002
         """Return the probability of every candidate, float64 [B, C]."""
         assert observation.catalogue is not None
         scores = observation.products(observation.user @ self.weights, observation.catalogue.features)

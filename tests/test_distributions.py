@@ -16,7 +16,7 @@ def distribution(kind: str, rows: int = 1) -> Votes | Softmax | InverseGap:
     mask = torch.tensor([[True, True, True, True]]).expand(rows, -1)
     if kind == "votes":
         slates = torch.stack([torch.randperm(4, generator=generator)[:3] for _ in range(7)])
-        return Votes(slates.expand(rows, -1, -1))
+        return Votes(slates.expand(rows, -1, -1), 4)
     return Softmax(values, mask, 3) if kind == "softmax" else InverseGap(values, mask, 3, rate=5.0)
 
 
@@ -30,6 +30,14 @@ def test_what_is_drawn_has_the_frequencies_that_it_says(kind: str) -> None:
     share = torch.bincount(index, minlength=len(slates)) / DRAWS
     error = (chance * (1 - chance) / DRAWS).sqrt()
     assert bool(((share - chance).abs() <= 4.5 * error + 1e-12).all())
+
+
+@pytest.mark.parametrize("kind", ["votes", "softmax", "inverse gap"])
+def test_the_first_slot_of_all_candidates_is_that_of_one(kind: str) -> None:
+    slates = torch.stack([torch.arange(4).roll(-c)[:3] for c in range(4)])
+    chance = distribution(kind, 4)
+    assert torch.allclose(chance.first().diagonal(), chance.propensity(slates)[:, 0], rtol=0, atol=1e-12)
+    assert float(chance.first()[0].sum()) == pytest.approx(1)
 
 
 def test_inverse_gap_weighting_is_its_formula() -> None:

@@ -256,7 +256,8 @@ def test_thompson_acts_as_its_propensities_say() -> None:
     assert torch.equal(decision.propensity, policy.propensity(observation, decision.slate))
     for position in range(3):
         shown = decision.slate[user == position, 0].bincount(minlength=5).double() / (n / 3)
-        p = policy.probabilities[position]
+        p = policy.table[position]
+        assert torch.equal(policy.probabilities(observation)[position], p / p.sum())
         assert bool(((shown - p).abs() <= 4 * (p * (1 - p) / (n / 3)).sqrt()).all())
     with pytest.raises(InputError, match="thompson knows 3 positions and 5 items"):
         policy.act(Observation(torch.zeros(2, 1), torch.zeros(2, 5, dtype=torch.int64), torch.zeros(2, 5, 1)))
@@ -264,7 +265,7 @@ def test_thompson_acts_as_its_propensities_say() -> None:
 
 def test_thompson_shows_only_what_may_be_shown() -> None:
     policy = Thompson(*PRIORS["all"], seed=0)
-    n, first = 1000, policy.probabilities[0]
+    n, first = 1000, policy.table[0]
     ids = torch.arange(5).repeat(n, 1)
     ids[:, 0] = -1
     ids[n // 2 :] = -1  # nothing at all

@@ -4,9 +4,10 @@ from itertools import permutations
 import pytest
 import torch
 
+from slatewise.environments import WORLDS, make
 from slatewise.errors import InputError
 from slatewise.interactions import Observation
-from slatewise.policies import GreedyPolicy, Random, Rule
+from slatewise.policies import GreedyPolicy, Random, Rule, candidate_probabilities
 from slatewise.slates import top_k
 
 ROWS = 40_000
@@ -93,3 +94,49 @@ def test_an_explore_floor_is_a_probability(floor: float) -> None:
 def test_a_policy_without_a_best_slate_says_so() -> None:
     with pytest.raises(NotImplementedError):
         GreedyPolicy(2).act(observation(1))
+
+
+def one_by_one(policy: Random | Rule, seen: Observation, explore: bool) -> torch.Tensor:
+    """The propensity of every candidate in the first slot, asked with slates that go on with any others."""
+    count = seen.item_ids.shape[1]
+    order = torch.arange(count)
+    slates = [order.roll(-c)[: policy.slate_size].expand(len(seen), -1) for c in range(count)]
+    return torch.stack([policy.propensity(seen, slate, explore)[:, 0] for slate in slates], 1)
+
+
+@pytest.mark.parametrize(("make_policy", "explore"), POLICIES.values(), ids=POLICIES.keys())
+def test_probabilities_are_the_propensities_of_every_candidate(make_policy, explore: bool) -> None:
+    seen, policy = observation(5), make_policy()
+    every = policy.probabilities(seen, explore)
+    assert every.dtype == torch.float64
+    assert torch.allclose(every, one_by_one(policy, seen, explore), rtol=0, atol=1e-15)
+    assert every.sum(1).tolist() == pytest.approx([1.0] * 5)
+    nobody = policy.probabilities(Observation(seen.user, torch.full_like(seen.item_ids, -1), seen.items), explore)
+    assert not nobody.any()
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_probabilities_of_the_rules_of_every_world(world: str) -> None:
+    env = make(world, users=20, seed=0)
+    for name in ("random", *env.rules):
+        rule = env.rule(name, explore_floor=0.2)
+        for explore in (True, False):
+            every = candidate_probabilities(rule, env.observation, explore)
+            assert torch.allclose(every, one_by_one(rule, env.observation, explore), rtol=0, atol=1e-12), name
+
+
+def test_a_propensity_of_its_own_is_asked_candidate_by_candidate() -> None:
+    class Second(Rule):
+        """Shows the second best, and inherits `probabilities` of a policy that shows the best."""
+
+        def propensity(self, observation: Observation, slate: torch.Tensor, explore: bool = True) -> torch.Tensor:
+            return (slate == best_first(observation, 2)[:, 1:]).double()
+
+    class Wrong(Random):
+        def probabilities(self, observation: Observation, explore: bool = True) -> torch.Tensor:
+            return super().probabilities(observation, explore)[:, :1]
+
+    found = candidate_probabilities(Second("second", best_first, 1), observation(2), explore=True)
+    assert found.tolist() == [[1.0, 0.0, 0.0, 0.0]] * 2
+    with pytest.raises(InputError, match=r"Wrong.probabilities gives \[2, 1\] for 2 rows of 4 candidates: return the"):
+        candidate_probabilities(Wrong(1), observation(2), explore=True)

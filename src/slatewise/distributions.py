@@ -8,18 +8,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from slatewise.slates import sample_slate, softmax_propensity, top_k
+from slatewise.slates import first_shown, sample_slate, softmax_propensity, top_k
 
 
 @dataclass(frozen=True, eq=False)
 class Votes:
-    """One of S slates a row, each equally likely: [B, S, K].
+    """One of S slates a row, each equally likely: [B, S, K], positions of so many candidates.
 
     What an ensemble of S models, or of S draws from a posterior, shows when one of them is chosen at random. Its
     propensities are shares of S: exact for what is shown, and for the posterior's own, p, within √(p (1 − p) / S).
     """
 
     slates: Tensor
+    candidates: int
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """Draw a slate for every row."""
@@ -32,6 +33,11 @@ class Votes:
         agreeing = (self.slates == slate.unsqueeze(1)).cumprod(2).sum(1).double()
         before = torch.cat([torch.full_like(agreeing[:, :1], self.slates.shape[1]), agreeing[:, :-1]], 1)
         return agreeing / before.clamp(min=1)
+
+    def first(self) -> Tensor:
+        """Return the share of the slates that begin with each candidate."""
+        one = torch.ones(self.slates.shape[:2], dtype=torch.float64, device=self.slates.device)
+        return first_shown(self.slates, one, self.candidates) / self.slates.shape[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +55,11 @@ class Softmax:
     def propensity(self, slate: Tensor) -> Tensor:
         """Return the softmax of each slot's item among what was left."""
         return softmax_propensity(self.logits, self.mask, slate)
+
+    def first(self) -> Tensor:
+        """Return the softmax over all candidates; zeros where there are none."""
+        chance = self.logits.double().masked_fill(~self.mask, -torch.inf).softmax(1)
+        return torch.where(self.mask.any(1, keepdim=True), chance, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +95,10 @@ class InverseGap:
             columns.append(torch.where(item >= 0, shown, (~left.any(1, keepdim=True)).double()))
             left = torch.where(item >= 0, left.scatter(1, item.clamp(min=0), False), left)
         return torch.cat(columns, 1)
+
+    def first(self) -> Tensor:
+        """Return the first slot's probability of every candidate."""
+        return self._slot(self.mask).double()
 
     def _slot(self, left: Tensor) -> Tensor:
         """Return the probability of every candidate in the next slot, [B, C]; zeros where nobody is left."""

@@ -1,18 +1,20 @@
 """Policies that do not learn, and the exploration that they share with those that do."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from slatewise.errors import InputError, check_seed
-from slatewise.interactions import Decision, Observation
+from slatewise.interactions import Decision, Observation, Policy
 from slatewise.slates import (
     epsilon_propensity,
     epsilon_slate,
+    first_shown,
     mix_propensity,
     mix_slate,
+    uniform_first,
     uniform_propensity,
     uniform_slate,
 )
@@ -25,6 +27,53 @@ def policy_generator(seed: int, device: torch.device) -> torch.Generator:
     """
     check_seed(seed)
     return torch.Generator(device).manual_seed((seed + 0x9E3779B97F4A7C15) % 2**63)
+
+
+def candidate_probabilities(policy: Policy, observation: Observation, explore: bool) -> Tensor:
+    """Return a policy's probability of every candidate as the only item shown, float64 [B, C]; 0 where masked.
+
+    Asks `probabilities(observation, explore)` where the policy has that method, else `propensity` once a candidate.
+    Raises InputError for an answer of another shape.
+    """
+    mask = observation.mask
+    if not knows_all(policy):
+        return torch.stack([_probability(policy, observation, c, explore) for c in range(mask.shape[1])], 1)
+    every = cast(Any, policy).probabilities(observation, explore)
+    if every.shape != mask.shape:
+        raise InputError(
+            f"{type(policy).__name__}.probabilities gives {list(every.shape)} for {mask.shape[0]} rows of "
+            f"{mask.shape[1]} candidates: return the probability of every candidate as the only item shown, [B, C]"
+        )
+    return torch.where(mask, every.double(), 0.0)
+
+
+def knows_all(policy: Policy) -> bool:
+    """Return whether `probabilities` speaks for a policy: not if a subclass has changed its `propensity` alone."""
+    for kind in type(policy).__mro__:
+        if "probabilities" in vars(kind):
+            return True
+        if "propensity" in vars(kind):
+            return False
+    return False
+
+
+def _probability(policy: Policy, observation: Observation, candidate: int, explore: bool) -> Tensor:
+    """Return the probability of one candidate as the only item shown, float64 [B]."""
+    shown = observation.mask[:, candidate]
+    rows = shown.nonzero().squeeze(1)
+    if len(rows) == 0:
+        return shown.double()
+    everyone = len(rows) == len(shown)
+    slate = torch.full_like(rows, candidate).unsqueeze(1)
+    answer = policy.propensity(observation if everyone else observation[rows], slate, explore).double()[:, 0]
+    return answer if everyone else shown.double().index_copy(0, rows, answer)
+
+
+def explored(probabilities: Tensor, observation: Observation, epsilon: float) -> Tensor:
+    """Return probabilities in the first slot, [B, C], where with probability ε a uniform slate is shown instead."""
+    if epsilon <= 0:
+        return probabilities
+    return epsilon * uniform_first(observation.mask) + (1 - epsilon) * probabilities
 
 
 class GreedyPolicy:
@@ -66,6 +115,13 @@ class GreedyPolicy:
         greedy = self.greedy(observation, explore)
         return epsilon_propensity(greedy, slate, observation.mask, self.epsilon() if explore else 0.0)
 
+    def probabilities(self, observation: Observation, explore: bool = True) -> Tensor:
+        """Return the probability of every candidate in the first slot, float64 [B, C]: `propensity` of all at once."""
+        greedy = self.greedy(observation, explore)
+        one = torch.ones(len(greedy), 1, dtype=torch.float64, device=greedy.device)
+        shown = first_shown(greedy.unsqueeze(1), one, observation.item_ids.shape[1])
+        return explored(shown, observation, self.epsilon() if explore else 0.0)
+
 
 class SlateDistribution(Protocol):
     """What a policy draws its slates from, one distribution a row."""
@@ -76,6 +132,10 @@ class SlateDistribution(Protocol):
 
     def propensity(self, slate: Tensor) -> Tensor:
         """Return the probability of each slot's item given the slots before it, float64 [B, K]."""
+        ...
+
+    def first(self) -> Tensor:
+        """Return the probability of every candidate in the first slot, float64 [B, C]."""
         ...
 
 
@@ -102,6 +162,12 @@ class DrawingPolicy(GreedyPolicy):
         if not explore:
             return super().propensity(observation, slate, explore)
         return self._mixed(self.distribution(observation), observation, slate, self.epsilon())
+
+    def probabilities(self, observation: Observation, explore: bool = True) -> Tensor:
+        """Return the probability of every candidate in the first slot, float64 [B, C]: `propensity` of all at once."""
+        if not explore:
+            return super().probabilities(observation, explore)
+        return explored(self.distribution(observation).first(), observation, self.epsilon())
 
     def _mixed(
         self, distribution: SlateDistribution, observation: Observation, slate: Tensor, epsilon: float
@@ -148,3 +214,7 @@ class Random:
     def propensity(self, observation: Observation, slate: Tensor, explore: bool = True) -> Tensor:  # noqa: ARG002
         """Return 1 / (candidates left) for every slot, float64 [B, K]."""
         return uniform_propensity(observation.mask, slate)
+
+    def probabilities(self, observation: Observation, explore: bool = True) -> Tensor:  # noqa: ARG002
+        """Return 1 / (number of candidates) for every candidate, float64 [B, C]."""
+        return uniform_first(observation.mask)

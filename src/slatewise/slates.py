@@ -223,6 +223,21 @@ def uniform_propensity(mask: Tensor, slate: Tensor) -> Tensor:
     return torch.where(slate >= 0, shown, (left <= 0).double())
 
 
+def uniform_first(mask: Tensor) -> Tensor:
+    """Return the probability of every candidate in the first slot of a uniform slate, float64 [B, C]."""
+    return mask / mask.sum(1, keepdim=True).clamp(min=1).double()
+
+
+def first_shown(slates: Tensor, weights: Tensor, candidates: int) -> Tensor:
+    """Return the weight of every candidate in the first slot of S slates a row, float64 [B, C].
+
+    slates: int64 [B, S, K].  weights: float64 [B, S].
+    """
+    first = slates[:, :, 0]
+    weights = torch.where(first >= 0, weights, 0.0)
+    return weights.new_zeros(len(slates), candidates).scatter_add(1, first.clamp(min=0), weights)
+
+
 def greedy_propensity(greedy: Tensor, slate: Tensor) -> Tensor:
     """Return 1 for slots that agree with a deterministic slate as far as it goes, else 0."""
     return (slate == greedy).cumprod(1).double()

@@ -146,6 +146,15 @@ class PutsItAllInTheLastSlot(MyAgent):
         return whole.sqrt().unsqueeze(1).expand(-1, 2).clone()
 
 
+@breaks(
+    "probabilities of all candidates are",
+    r"candidate has 0 \(torch\.float64\), its propensity in the first .* 0\.\d+\.",
+)
+class ForgetsExplorationInItsProbabilities(MyAgent):
+    def probabilities(self, observation: Observation, explore: bool = True) -> Tensor:
+        return super().probabilities(observation, explore=False)
+
+
 @breaks("slates are shown as often", r"a new agent shows user 0 the slate .* in .*% of 4,000 draws, its propensity is")
 class ExploresMoreThanItSays(MyAgent):
     def act(self, observation: Observation, explore: bool = True) -> Decision:

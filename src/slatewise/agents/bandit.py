@@ -81,25 +81,17 @@ class Bandit(Agent, ABC):
         """Return the `expected` reward, its `uncertainty` and the `propensity` of the first slot, [B, C] each."""
         score, deviation = self.bounds(observation)
         known = {} if deviation is None else {"uncertainty": deviation}
-        return {"expected": score, **known, "propensity": self._first(observation)}
+        return {"expected": score, **known, "propensity": self.probabilities(observation)}
 
     def explanation(self, observation: Observation) -> Explanation:
         """Return the same with what each feature contributes, where the agent can tell, as a table."""
         score, deviation = self.bounds(observation)
         names, parts = self.contributions(observation)
-        return Explanation(observation.item_ids, score, deviation, self._first(observation), parts, names)
+        return Explanation(observation.item_ids, score, deviation, self.probabilities(observation), parts, names)
 
     def contributions(self, observation: Observation) -> tuple[tuple[str, ...], Tensor | None]:  # noqa: ARG002
         """Return names of features and what each adds to a score, [B, C, features]; nothing where it cannot tell."""
         return (), None
-
-    def _first(self, observation: Observation) -> Tensor:
-        """Return the probability of every candidate in the first slot, float64 [B, C]."""
-        batch, count = observation.item_ids.shape
-        rows = torch.arange(batch, device=self.device).repeat_interleave(count)
-        slate = torch.full((batch * count, self.slate_size), -1, device=self.device)
-        slate[:, 0] = torch.arange(count, device=self.device).repeat(batch)
-        return self.propensity(observation[rows], slate)[:, 0].view(batch, count)
 
     # Learning.
 
@@ -199,11 +191,12 @@ class EnsembleBandit(DrawingPolicy, Bandit, ABC):
 
     def distribution(self, observation: Observation) -> Votes:
         """Return the slates that the opinions prefer, each equally likely."""
-        step = max(1, CHUNK_VALUES // (self.members * observation.item_ids.shape[1]))
+        candidates = observation.item_ids.shape[1]
+        step = max(1, CHUNK_VALUES // (self.members * candidates))
         if step >= len(observation):
-            return Votes(self._preferred(observation))
+            return Votes(self._preferred(observation), candidates)
         parts = [self._preferred(observation[at : at + step]) for at in range(0, len(observation), step)]
-        return Votes(torch.cat(parts))
+        return Votes(torch.cat(parts), candidates)
 
     def _preferred(self, observation: Observation) -> Tensor:
         opinions = self.opinions(observation)

@@ -16,7 +16,8 @@ from torch import Tensor
 from slatewise.agents.base import Agent, AgentSettings
 from slatewise.errors import InputError
 from slatewise.interactions import Decision, Interactions, Observation
-from slatewise.slates import epsilon_slate, mix_propensity, top_k, uniform_propensity
+from slatewise.policies import explored
+from slatewise.slates import epsilon_slate, first_shown, mix_propensity, top_k, uniform_propensity
 
 STARTS = 20  # random beginnings of the first fit
 ROUNDS = 50  # of expectation maximisation a fit
@@ -128,6 +129,13 @@ class TypeThompson(Agent):
         if not explore:
             return super().propensity(observation, slate, explore)
         return self._propensity(self.posterior(observation), self.slates(observation), slate, observation.mask)
+
+    def probabilities(self, observation: Observation, explore: bool = True) -> Tensor:
+        """Return the probability of every candidate in the first slot, float64 [B, C]."""
+        if not explore:
+            return super().probabilities(observation, explore)
+        drawn = first_shown(self.slates(observation), self.posterior(observation), observation.item_ids.shape[1])
+        return explored(drawn, observation, self.epsilon())
 
     def _propensity(self, posterior: Tensor, slates: Tensor, slate: Tensor, mask: Tensor) -> Tensor:
         drawn = mixture_propensity(posterior, slates, slate)

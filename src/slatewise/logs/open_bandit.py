@@ -114,26 +114,26 @@ class Thompson:
     name = "thompson"
 
     def __init__(self, alpha: list[float], beta: list[float], seed: int = 0) -> None:
-        self.probabilities = thompson_probabilities(tuple(alpha), tuple(beta))
+        self.table = thompson_probabilities(tuple(alpha), tuple(beta))
         self.generator = torch.Generator().manual_seed(seed)
 
     def act(self, observation: Observation, explore: bool = True) -> Decision:  # noqa: ARG002 - random either way
         """Draw an item for every row's position."""
-        probabilities, empty = self._candidates(observation), ~observation.mask.any(1, keepdim=True)
+        probabilities, empty = self.probabilities(observation), ~observation.mask.any(1, keepdim=True)
         drawn = torch.multinomial(probabilities + empty, 1, generator=self.generator)
         slate = torch.where(empty, -1, drawn)
         return Decision(slate, self._of(probabilities, empty, slate))
 
     def propensity(self, observation: Observation, slate: Tensor, explore: bool = True) -> Tensor:  # noqa: ARG002
         """Return the probability of each item at its row's position, float64 [B, 1]; of a hole 1 if none is left."""
-        return self._of(self._candidates(observation), ~observation.mask.any(1, keepdim=True), slate)
+        return self._of(self.probabilities(observation), ~observation.mask.any(1, keepdim=True), slate)
 
     def _of(self, probabilities: Tensor, empty: Tensor, slate: Tensor) -> Tensor:
         return torch.where(slate >= 0, probabilities.gather(1, slate.clamp(min=0)), empty.double())
 
-    def _candidates(self, observation: Observation) -> Tensor:
+    def probabilities(self, observation: Observation, explore: bool = True) -> Tensor:  # noqa: ARG002
         """Return the probability of every candidate, float64 [B, C]."""
-        items = self.probabilities.shape[1]
+        items = self.table.shape[1]
         if observation.user.shape[1] != POSITIONS or observation.item_ids.shape[1] != items:
             raise InputError(
                 f"thompson knows {POSITIONS} positions and {items} items; this observation has "
@@ -141,7 +141,7 @@ class Thompson:
                 "the log it belongs to"
             )
         mask, position = observation.mask, observation.user.argmax(1)
-        shown = self.probabilities[position].gather(1, observation.item_ids.clamp(min=0)) * mask
+        shown = self.table[position].gather(1, observation.item_ids.clamp(min=0)) * mask
         total = shown.sum(1, keepdim=True)
         shown = torch.where(total > 0, shown, mask.double())
         return shown / shown.sum(1, keepdim=True).clamp(min=1e-300)

@@ -11,9 +11,10 @@ from slatewise.errors import InputError
 from slatewise.estimators import marginal_weights, slate_weights
 from slatewise.interactions import Interactions, Observation, Policy, Spec
 from slatewise.off_policy.betting import ValueBets
-from slatewise.off_policy.reward_model import CrossFitted, target_probabilities
+from slatewise.off_policy.reward_model import RewardModel
 from slatewise.off_policy.terms import Rows, Terms
 from slatewise.off_policy.tracking import CalibrationTracker, ItemTracker, SeriesTracker, WeightTracker
+from slatewise.policies import candidate_probabilities
 from slatewise.sums import GroupSums
 
 NAMED = 5  # rows that a message names
@@ -54,7 +55,7 @@ class Question:
     policies: Mapping[str, Policy]
     explore: bool
     terms: Terms
-    model: CrossFitted | None
+    model: RewardModel | None
     groups: ItemGroups | None
     bets: Mapping[str, ValueBets] | None  # by policy, where intervals are to hold at all times
     baseline: str | None  # a policy to compare with; None: the logged one
@@ -224,7 +225,7 @@ def _target(
     slate, mask = rows.decision.slate, rows.observation.mask
     if not all_candidates:
         return policy.propensity(rows.observation, slate, explore), None
-    every = target_probabilities(policy, rows.observation, explore)
+    every = candidate_probabilities(policy, rows.observation, explore)
     something = mask.any(1, keepdim=True)
     _check_sum(name, every, something.squeeze(1))
     return torch.where(slate >= 0, every.gather(1, slate.clamp(min=0)), (~something).double()), every
@@ -242,7 +243,7 @@ def _check_sum(name: str, every: Tensor, something: Tensor) -> None:
 
 def logging_probabilities(groups: ItemGroups, rows: Interactions) -> Tensor:
     """Return the logging policy's probability of every candidate, [B, C], after holding it against the log's."""
-    every = target_probabilities(groups.policy, rows.observation, explore=True)
+    every = candidate_probabilities(groups.policy, rows.observation, explore=True)
     slate, logged = rows.decision.slate, rows.decision.propensity
     own = every.gather(1, slate.clamp(min=0))
     wrong = ((own - logged).abs() > 1e-4 + 1e-2 * logged).squeeze(1) & (slate[:, 0] >= 0)

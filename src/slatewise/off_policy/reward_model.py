@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from slatewise.errors import InputError, check_seed, unknown_name
-from slatewise.interactions import Catalogue, Interactions, Observation, Policy, Spec
+from slatewise.interactions import Catalogue, Interactions, Observation, Spec
 from slatewise.noise import scramble
 from slatewise.off_policy.item_regression import CHUNK_VALUES, Design
 from slatewise.off_policy.linear_models import Ridge, fit_logistic
@@ -157,20 +157,3 @@ def _chosen(observation: Observation, slate: Tensor) -> Observation:
     items = observation.items.gather(1, slate.unsqueeze(2).expand(-1, 1, observation.items.shape[2]))
     ids = observation.item_ids.gather(1, slate)
     return Observation(observation.user, ids, items, observation.catalogue)
-
-
-def target_probabilities(policy: Policy, observation: Observation, explore: bool) -> Tensor:
-    """Return a policy's probability of every candidate as the only item shown, float64 [B, C].
-
-    Asks for `propensity` once a candidate; masked candidates get 0.
-    """
-    columns: list[Tensor] = []
-    mask = observation.mask
-    for c in range(mask.shape[1]):
-        rows = mask[:, c].nonzero().squeeze(1)
-        everyone = len(rows) == len(mask)
-        asked = observation if everyone else observation[rows]
-        slate = torch.full((len(rows), 1), c, dtype=torch.int64)
-        answer = policy.propensity(asked, slate, explore).double()[:, 0] if len(rows) else slate[:, 0].double()
-        columns.append(answer if everyone else torch.zeros(len(mask), dtype=torch.float64).index_copy(0, rows, answer))
-    return torch.stack(columns, 1)

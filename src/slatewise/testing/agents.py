@@ -20,6 +20,7 @@ PROMISES: dict[str, Callable[[Problem], str | None]] = {
     "a batch is decided as its rows one by one": deciding.batches,
     "the order of candidates does not matter": deciding.order,
     "propensities over all slates sum to 1": deciding.propensities,
+    "probabilities of all candidates are the propensities of one": deciding.all_candidates,
     "slates are shown as often as their propensities say": deciding.frequencies,
     "importance weights of a random log average 1": deciding.weights,
     "masked candidates are never shown, and missing ones leave holes": deciding.masks,

@@ -10,6 +10,7 @@ from slatewise.agents.base import Agent
 from slatewise.checks import check_slate
 from slatewise.errors import InputError
 from slatewise.interactions import Decision, Observation
+from slatewise.policies import knows_all
 from slatewise.returns import Mean
 from slatewise.testing.base import Broken, copies_of, difference, generators_watched, tensors_of, too_far
 from slatewise.testing.problems import Problem, repeated
@@ -99,6 +100,35 @@ def _distribution(name: str, agent: Agent, problem: Problem, row: int, explore: 
                 f"{float(each[other, slot]):.6g} in {slates[other].tolist()}",
                 "Let the propensity of a slot depend on the slots before it alone.",
             )
+
+
+def all_candidates(problem: Problem) -> None:
+    """Ask that `probabilities`, where it speaks for the agent, gives every candidate its propensity in the first slot.
+
+    An agent with a `propensity` of its own and no such method is asked candidate by candidate: nothing to compare.
+    """
+    observation, slates = problem.env.observation, problem.slates
+    some = observation.item_ids.clone()
+    some[:, 0] = -1
+    for name, agent in problem.agents():
+        for explore in (True, False) if knows_all(agent) else ():
+            for shown in (observation, replace(observation, item_ids=some)):
+                every = agent.probabilities(shown, explore)
+                for first in range(observation.item_ids.shape[1]):
+                    slate = slates[slates[:, 0] == first][:1].expand(len(shown), -1)
+                    _first(f"{name}, explore={explore}", every[:, first], agent.propensity(shown, slate, explore)[:, 0])
+
+
+def _first(name: str, every: Tensor, one: Tensor) -> None:
+    apart = (every - one).abs()
+    if every.dtype != torch.float64 or not float(apart.max()) <= ROUNDING:
+        row = int(apart.argmax())
+        raise Broken(
+            f"{name}: in probabilities() user {row}'s candidate has {float(every[row]):.6g} ({every.dtype}), its "
+            f"propensity in the first slot is {float(one[row]):.6g}",
+            "Change both methods together, exploration included, or leave probabilities() out: a subclass with a "
+            "propensity of its own is asked candidate by candidate. Return float64 [B, C].",
+        )
 
 
 def frequencies(problem: Problem) -> None:
