@@ -55,8 +55,8 @@ def evaluate(
     for the same two; by default as seen for the first, and not known for the second, which is wider then.  groups: of
     items, for MIPS.
     Raises InputError for an unknown name, what slates of several items do not allow, a log without known rewards or
-    whose propensities are unknown or impossible, a policy that never shows what was logged, or propensities that are
-    not probabilities.
+    whose propensities are unknown or impossible, what is no log or no policy, a policy that never shows what was
+    logged, or propensities that are not probabilities, or not one for every slot.
     """
     named = _named(policies)
     if baseline != LOGGED and baseline not in named:
@@ -89,11 +89,16 @@ def evaluate(
 
 
 def _named(policies: Policy | Mapping[str, Policy]) -> dict[str, Policy]:
-    if not isinstance(policies, Mapping):
-        return {str(getattr(policies, "name", "policy")): policies}
-    named = dict(policies)
-    if not named or LOGGED in named:
+    several = isinstance(policies, Mapping)
+    named = dict(policies) if several else {str(getattr(policies, "name", "policy")): policies}
+    if not named or (several and LOGGED in named):
         raise InputError(f"policies are {list(named)}: name at least one, and none of them {LOGGED!r}")
+    for name, policy in named.items():
+        if not callable(getattr(policy, "propensity", None)):
+            raise InputError(
+                f"policy {name!r} is of type {type(policy).__name__}, without a method propensity(observation, slate, "
+                "explore): give an agent, a rule, or a policy of your own; several go into a dict by name"
+            )
     return named
 
 
@@ -110,6 +115,8 @@ def _seen(log: InteractionLog, named: Mapping[str, Policy]) -> list[str]:
 
 def _origin(log: InteractionLog) -> str:
     """Return where the log's propensities come from. Raises InputError where nobody knows."""
+    if not hasattr(log, "blocks"):
+        raise InputError(f"log is of type {type(log).__name__}: open a log's folder first, slatewise.Log(folder)")
     about = cast(Mapping[str, Any], getattr(log, "propensities", {"kind": "logged"}))
     kind = str(about.get("kind", "logged"))
     if kind not in ("logged", "estimated"):

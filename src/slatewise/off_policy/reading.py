@@ -11,7 +11,7 @@ from slatewise.errors import InputError
 from slatewise.estimators import marginal_weights, slate_weights
 from slatewise.interactions import Interactions, Observation, Policy, Spec
 from slatewise.off_policy.betting import ValueBets
-from slatewise.off_policy.reward_model import CrossFitted, target_probabilities
+from slatewise.off_policy.reward_model import CrossFitted, asked_propensity, target_probabilities
 from slatewise.off_policy.terms import Rows, Terms
 from slatewise.off_policy.tracking import CalibrationTracker, ItemTracker, SeriesTracker, WeightTracker
 from slatewise.sums import GroupSums
@@ -223,7 +223,7 @@ def _target(
     """Return a policy's propensity of what was shown, [B, K], and of every candidate, [B, C], where that is asked."""
     slate, mask = rows.decision.slate, rows.observation.mask
     if not all_candidates:
-        return policy.propensity(rows.observation, slate, explore), None
+        return asked_propensity(policy, rows.observation, slate, explore), None
     every = target_probabilities(policy, rows.observation, explore)
     something = mask.any(1, keepdim=True)
     _check_sum(name, every, something.squeeze(1))

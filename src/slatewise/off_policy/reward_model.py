@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -171,6 +171,18 @@ def target_probabilities(policy: Policy, observation: Observation, explore: bool
         everyone = len(rows) == len(mask)
         asked = observation if everyone else observation[rows]
         slate = torch.full((len(rows), 1), c, dtype=torch.int64)
-        answer = policy.propensity(asked, slate, explore).double()[:, 0] if len(rows) else slate[:, 0].double()
+        answer = asked_propensity(policy, asked, slate, explore)[:, 0] if len(rows) else slate[:, 0].double()
         columns.append(answer if everyone else torch.zeros(len(mask), dtype=torch.float64).index_copy(0, rows, answer))
     return torch.stack(columns, 1)
+
+
+def asked_propensity(policy: Policy, observation: Observation, slate: Tensor, explore: bool) -> Tensor:
+    """Return what a policy says of slates, float64 [B, K]. Raises InputError unless that is one number a slot."""
+    answer = cast(Any, policy.propensity(observation, slate, explore))  # a policy may be anybody's code
+    if not isinstance(answer, Tensor) or answer.shape != slate.shape:
+        found = tuple(getattr(answer, "shape", ())) or "no shape"
+        raise InputError(
+            f"{type(policy).__name__}.propensity returned a {type(answer).__name__} of {found}: return a tensor of the "
+            f"slate's shape, here {tuple(slate.shape)}, with a probability for every slot"
+        )
+    return answer.double()
