@@ -1,6 +1,7 @@
 """Off-policy evaluation: what a policy would earn, judged by a log of another policy's decisions."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -24,6 +25,7 @@ MYOPIC = (
     "the logged policy led to. What a policy does to later states and to the length of sessions is not in them, so a "
     "greedy policy can look better here than it is in the long run"
 )
+ESTIMATED = " (by propensities that were estimated, not logged)"
 
 
 def evaluate(
@@ -218,7 +220,8 @@ def _result(conclusions: Conclusions, notes: list[str], origin: str) -> Result:
     judged = [j for name, j in judgements.items() if name != baseline]
     words = "; ".join(j.verdict for j in judged) or f"{baseline} is only compared with itself: name another policy"
     if origin == "estimated":
-        words += " (by propensities that were estimated, not logged)"
+        words += ESTIMATED
+        judgements = {name: replace(j, verdict=j.verdict + ESTIMATED) for name, j in judgements.items()}
         notes.insert(0, "the propensities were estimated, not logged: as far as they are wrong, so are the values")
     if any(i.kind == "few rewards" for j in judged for i in (j.estimates[j.judged_by], j.differences[j.judged_by])):
         notes.append(
