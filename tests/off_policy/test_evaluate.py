@@ -156,6 +156,13 @@ def test_same_policy_is_not_better() -> None:
     assert "every weight is 1" not in other.verdict
 
 
+def test_one_decision_is_judged_without_a_number_that_does_not_exist() -> None:
+    one = evaluate(simulated(1, 0), Table(TARGET))
+    assert one.verdict.startswith("cannot tell whether table is better than what was logged: the log is worth only 1.0")
+    weighed = next(note for note in one.notes if "the mean weight is" in note)
+    assert "nan" not in weighed
+
+
 @pytest.mark.parametrize("estimators", ["IPS", "DR"])
 def test_what_is_no_policy_is_refused(estimators: str) -> None:
     """A list, a name, a policy that answers in another shape: said before or in the words of the contract."""

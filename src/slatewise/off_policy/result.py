@@ -80,8 +80,10 @@ class Diagnostics:
                 "not to be trusted, log more, or judge a policy nearer to the logged one"
             )
         if self.off_support:
+            error = self.mean_weight_standard_error
+            give_or_take = "" if math.isnan(error) else f" ± {error:.2g}"
             found.append(
-                f"the mean weight is {self.mean_weight:.3g} ± {self.mean_weight_standard_error:.2g}, not 1: the policy "
+                f"the mean weight is {self.mean_weight:.3g}{give_or_take}, not 1: the policy "
                 "shows what the log never shows (or the propensities are wrong), so the values are biased; log with "
                 "more exploration"
             )
