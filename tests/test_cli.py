@@ -97,6 +97,20 @@ def test_simulate_check_show_judge_and_train_evaluate(shell: Shell, tmp_path: Pa
     assert "SNIPS" in out
 
 
+def test_show_names_items_by_their_ids(shell: Shell, tmp_path: Path) -> None:
+    table, mapping, log = tmp_path / "clicks.csv", tmp_path / "shop.toml", str(tmp_path / "log")
+    table.write_text("item,decision,position,clicked\nhat,1,2,0\nshoe,1,1,1\nhat,2,1,1\n")
+    mapping.write_text('item = "item"\ndecision = "decision"\nposition = "position"\nreward = "clicked"\n'
+                       'propensities = "uniform"\n')  # fmt: skip
+    assert shell("logs", "import", "table", str(table), "--mapping", str(mapping), "--out", log)[0] == 0
+    shown = shell.json("logs", "show", log)["interactions"]
+    assert [row["items"] for row in shown] == [["shoe", "hat"], ["hat", None]]
+    simulated = str(tmp_path / "simulated")
+    shell("simulate", "interest-evolution", "--users", "10", "--steps", "10", "--out", simulated)
+    topics = shell.json("logs", "show", simulated)["interactions"][0]["items"]
+    assert all(item.startswith("topic_") for item in topics)
+
+
 def test_require_better_exits_3(shell: Shell, tmp_path: Path) -> None:
     log = str(tmp_path / "log")
     shell("simulate", "interest-evolution", "--users", "2000", "--steps", "2000", "--set", "slate_size=1",

@@ -345,10 +345,10 @@ def test_the_reward_is_a_weighted_sum_of_signals(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("z", "unknown signal of the log 'z': .*known are clicked, s, t, v"),
+        ("z", "unknown signal of the log 'z': .*known are clicked, s, t, v$"),
         ("s v", "no sum of signals: write, for instance"),
         ("2 * ", "no sum of signals"),
-        ("", "names no signal: this log has s, t, v, clicked"),
+        ("", "names no signal: this log has clicked, s, t, v"),
         ("s * 2", "no sum of signals"),
     ],
 )
@@ -357,6 +357,13 @@ def test_a_reward_that_is_none(tmp_path: Path, text: str, message: str) -> None:
     path = write(tmp_path / "log", spec, [rows]).path
     with pytest.raises(InputError, match=message):
         Log(path, reward=text)
+
+
+def test_a_signal_called_clicked_is_named_once(tmp_path: Path) -> None:
+    rows, spec = bandit()
+    path = write(tmp_path / "log", replace(spec, signals=("clicked", "s", "t")), [rows]).path
+    with pytest.raises(InputError, match=r"known are clicked, s, t$"):
+        Log(path, reward="z")
 
 
 # Catalogues that change, and what else log.json says.
@@ -622,6 +629,65 @@ def test_check_finds_wrong_propensities(tmp_path: Path) -> None:
     assert "the mean weight of the uniform policy" in problems[0]
 
 
+def shown_by(user: Tensor, policy: Tensor, claimed: Tensor, seed: int) -> tuple[Interactions, Spec]:
+    """Rows of a log of kinds of users [B], who are shown items by `policy` [G, N], logged with `claimed` [G, N]."""
+    generator = torch.Generator().manual_seed(seed)
+    item = torch.multinomial(policy[user], 1, generator=generator)
+    rows, spec = bandit(len(user))
+    catalogue = Catalogue.of(torch.zeros(policy.shape[1], 3), [f"item-{i}" for i in range(policy.shape[1])])
+    observation = replace(
+        rows.observation,
+        item_ids=torch.arange(policy.shape[1]).repeat(len(user), 1),
+        items=torch.zeros(len(user), policy.shape[1], 2),
+        catalogue=catalogue,
+    )
+    decision = Decision(item, claimed[user].gather(1, item))
+    response = Response(
+        item == 0,
+        rows.response.signals[:, :1],
+        torch.rand(len(user), 1, dtype=torch.float64, generator=generator),
+        torch.zeros(len(user), dtype=torch.float64),
+        torch.ones(len(user), dtype=torch.bool),
+    )
+    rows = replace(rows, observation=observation, decision=decision, response=response)
+    return rows, replace(spec, candidates=policy.shape[1], slate_size=1)
+
+
+def test_check_names_items_that_were_shown_more_often_than_was_claimed(tmp_path: Path) -> None:
+    """A uniform policy is claimed, and the weights of a uniform policy are 1 whatever was shown."""
+    user = torch.arange(3000) % 2
+    skewed = torch.tensor([[0.1, 0.35, 0.1, 0.45]] * 2, dtype=torch.float64)
+    rows, spec = shown_by(user, skewed, torch.full((2, 4), 0.25, dtype=torch.float64), 0)
+    report = check(write(tmp_path / "log", spec, [rows]))
+    assert report["uniform_weight"]["mean"] == pytest.approx(1)
+    often = float((rows.decision.slate == 3).double().mean()) / 0.25
+    assert report["problems"] == [
+        f"item 'item-3' was shown {often:.3g} times as often as its propensities say, and 1 more of 4 items too often: "
+        "the propensities are not those of what was done, or choices were logged again without a new draw; log the "
+        "probability of what was sampled, once a draw, or import with estimated propensities"
+    ]
+
+
+def test_check_does_not_blame_true_propensities(tmp_path: Path) -> None:
+    """Forty logs of a policy that shows some items to some users hardly ever: the weights have heavy tails."""
+    peaked = torch.tensor([[0.9, 0.0999, 0.0001, 0], [0.0005, 0.0005, 0.5, 0.499]], dtype=torch.float64)
+    peaked[0, 3] = 1 - peaked[0, :3].sum()
+    for seed in range(40):
+        user = torch.arange(3000) % 2
+        rows, spec = shown_by(user, peaked.clamp(min=1e-12), peaked, seed)
+        problems = check(write(tmp_path / str(seed), spec, [rows]))["problems"]
+        assert not any("times as often" in problem for problem in problems), (seed, problems)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_check_finds_rewards_that_are_all_the_same(tmp_path: Path, value: float) -> None:
+    uniform = torch.full((2, 4), 0.25, dtype=torch.float64)
+    rows, spec = shown_by(torch.arange(50) % 2, uniform, uniform, 0)
+    rows = replace(rows, response=replace(rows.response, reward=torch.full((50, 1), value, dtype=torch.float64)))
+    problems = check(write(tmp_path / "log", spec, [rows]))["problems"]
+    assert problems == [f"every reward is {value:g}: choose a reward that differs between decisions"]
+
+
 DAY = 86_400_000_000
 
 
@@ -668,6 +734,8 @@ def test_check_says_where_propensities_come_from(tmp_path: Path, kind: str, word
     report = check(write(tmp_path / "log", spec, [rows], propensities={"kind": kind}))
     assert report["propensity"]["kind"] == kind
     assert any(words in problem for problem in report["problems"])
+    assert (report["uniform_weight"] is None) == (kind == "unknown")
+    assert ("smallest" in report["propensity"]) == (kind == "estimated")
 
 
 def test_check_does_not_depend_on_the_parts_of_a_log(tmp_path: Path) -> None:

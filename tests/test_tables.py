@@ -237,7 +237,7 @@ def test_sessions_are_what_no_gap_interrupts(tmp_path: Path) -> None:
     users, minutes = random.integers(0, 5, 60).tolist(), random.permutation(2000)[:60].tolist()
     table = pa.table({
         "user": users, "at": [60 * m for m in minutes], "item": random.integers(0, 4, 60),
-        "row": np.arange(60.0), "r": 60 * [1],
+        "row": np.arange(60.0), "r": 30 * [0, 1],
     })  # fmt: skip
     mapping = {
         "item": "item", "reward": "r", "propensities": "uniform", "user": "user", "time": "at", "time_unit": "s",
@@ -529,6 +529,8 @@ BAD_SLATES = [
     (change(SLATES, page=["p1", None, "p1", "p2", "p3"]), {}, "'page' is empty in 1 of 5 rows (1)"),
     (change(SLATES, price=[[1.0, 2.0], [3.0, None, 1.0], [1.0, 2.0], [3.0, 2.0, 1.0], [1.0, 3.0]]), {},
      "rows are the candidates of all decisions, one after the other: column 'price' has no value in 1 of 7 rows (3)"),
+    (SLATES.append_column("who", pa.array(["a", "b", "a", "c", "b"])), {"user": "who"},
+     "'who' differs from the first row of its decision in 1 of 5 rows (3): give every decision an id that no other"),
     (SLATES, {"position": None}, "'page' names a decision again in 2 of 5 rows (2, 3): drop repeated rows"),
 ]  # fmt: skip
 
@@ -602,7 +604,7 @@ def test_a_mapping_from_a_file_is_the_same(tmp_path: Path) -> None:
     assert (again.digest, again.source) == (log.digest, log.source)
     assert log.features is not None
     assert log.features.user.collisions["who"][1] == 3
-    with pytest.raises(InputError, match=r"none.toml cannot be read"):
+    with pytest.raises(InputError, match=r"none.toml does not exist: give the path of a TOML file"):
         from_table(CLICKS, tmp_path / "log", tmp_path / "none.toml")
     with pytest.raises(InputError, match="file exists: choose another path, or overwrite it"):
         from_table(CLICKS, tmp_path / "file", MAPPING, MOVIES)
@@ -617,7 +619,7 @@ def test_a_mapping_from_a_file_is_the_same(tmp_path: Path) -> None:
         ("a.csv", b"", "a.csv cannot be read"),
         ("a.csv", b"movie,clicked\n1\n", "a.csv cannot be read"),
         ("a.csv", b"movie,clicked,chance,who,whenn,age\n", "unknown column of .*a.csv 'when': did you mean 'whenn'"),
-        ("none.parquet", None, "none.parquet cannot be read"),
+        ("none.parquet", None, "none.parquet does not exist"),
     ],
 )
 def test_a_file_that_is_no_table_is_named(tmp_path: Path, name: str, content: bytes | None, words: str) -> None:

@@ -65,8 +65,20 @@ def _probability(policy: Policy, observation: Observation, candidate: int, explo
         return shown.double()
     everyone = len(rows) == len(shown)
     slate = torch.full_like(rows, candidate).unsqueeze(1)
-    answer = policy.propensity(observation if everyone else observation[rows], slate, explore).double()[:, 0]
+    answer = asked_propensity(policy, observation if everyone else observation[rows], slate, explore)[:, 0]
     return answer if everyone else shown.double().index_copy(0, rows, answer)
+
+
+def asked_propensity(policy: Policy, observation: Observation, slate: Tensor, explore: bool) -> Tensor:
+    """Return what a policy says of slates, float64 [B, K]. Raises InputError unless that is one number a slot."""
+    answer = cast(Any, policy.propensity(observation, slate, explore))  # a policy may be anybody's code
+    if not isinstance(answer, Tensor) or answer.shape != slate.shape:
+        found = tuple(getattr(answer, "shape", ())) or "no shape"
+        raise InputError(
+            f"{type(policy).__name__}.propensity returned a {type(answer).__name__} of {found}: return a tensor of the "
+            f"slate's shape, here {tuple(slate.shape)}, with a probability for every slot"
+        )
+    return answer.double()
 
 
 def explored(probabilities: Tensor, observation: Observation, epsilon: float) -> Tensor:

@@ -151,6 +151,43 @@ def test_same_policy_is_not_better() -> None:
     assert not same.better
     # IPS of the logged policy itself is the mean reward, with no difference at all.
     assert same.policies["copy"].differences["IPS"].value == pytest.approx(0, abs=1e-12)
+    assert same.verdict == "copy does what the logged policy did (every weight is 1): there is nothing to compare"
+    other = evaluate(simulated(500, 6), {"copy": Table(LOGGED), "other": Table(TARGET)}, baseline="other")
+    assert "every weight is 1" not in other.verdict
+
+
+def test_one_decision_is_judged_without_a_number_that_does_not_exist() -> None:
+    one = evaluate(simulated(1, 0), Table(TARGET))
+    assert one.verdict.startswith("cannot tell whether table is better than what was logged: the log is worth only 1.0")
+    weighed = next(note for note in one.notes if "the mean weight is" in note)
+    assert "nan" not in weighed
+
+
+@pytest.mark.parametrize("estimators", ["IPS", "DR"])
+def test_what_is_no_policy_is_refused(estimators: str) -> None:
+    """A list, a name, a policy that answers in another shape: said before or in the words of the contract."""
+
+    def judge(policies: object) -> None:
+        evaluate(simulated(50, 0), policies, estimators=estimators)  # type: ignore[arg-type]
+
+    class Answers(Table):
+        def __init__(self, answer: object) -> None:
+            self.answer = answer
+
+        def propensity(self, observation: Observation, slate: Tensor, explore: bool = True) -> Tensor:
+            return self.answer  # type: ignore[return-value]
+
+    with pytest.raises(InputError, match=r"policy 'policy' is of type list, without .*several go into a dict by name"):
+        judge([Table(TARGET)])
+    with pytest.raises(InputError, match=r"policy 'a' is of type str, without a method propensity\("):
+        judge({"a": "random"})
+    for answer in (torch.full((50,), 0.5), np.full((50, 1), 0.5), 0.5):
+        with pytest.raises(
+            InputError, match=r"Answers.propensity returned .*tensor of the slate's shape, here \(50, 1\)"
+        ):
+            judge({"a": Answers(answer)})
+    with pytest.raises(InputError, match=r"log is of type str: open a log's folder first"):
+        evaluate("logs/mine", Table(TARGET))  # type: ignore[arg-type]
 
 
 def test_as_many_decisions_as_the_verdict_asks_for_tell_the_difference_four_times_in_five() -> None:

@@ -154,6 +154,7 @@ def test_propensities_that_were_estimated_are_said_and_unknown_ones_refused() ->
     log = simulated(2000, 7)
     estimated = evaluate(replace(log, propensities={"kind": "estimated", "by": "a model"}), Table(TARGET))
     assert estimated.verdict.endswith("(by propensities that were estimated, not logged)")
+    assert estimated.verdict == estimated.policies["table"].verdict  # which is what commands and pages print
     assert estimated.notes[0].startswith("the propensities were estimated, not logged")
     with pytest.raises(InputError, match=r"does not know how likely its decisions were .* estimate the propensities"):
         evaluate(replace(log, propensities={"kind": "unknown"}), Table(TARGET))

@@ -29,7 +29,7 @@ def logs_check(log: Annotated[Path, typer.Argument(metavar="LOG")], as_json: Jso
         print_table(str(log), [{"what": key, "value": value} for key, value in report.items() if key != "problems"])
         for problem in report["problems"]:
             typer.echo(f"problem: {problem}")
-        typer.echo("no problems found" if not report["problems"] else f"{len(report['problems'])} problems")
+        typer.echo("no problems found" if not report["problems"] else f"problems: {len(report['problems'])}")
     if report["problems"]:
         raise typer.Exit(1)
 
@@ -54,7 +54,7 @@ def logs_show(
                 "episode": int(first.episode[i]),
                 "step": int(first.step[i]),
                 "slate": first.decision.slate[i].tolist(),
-                "items": first.observation.item_ids[i][first.decision.slate[i].clamp(min=0)].tolist(),
+                "items": _items(first, i),
                 "propensity": [round(p, 6) for p in first.decision.propensity[i].tolist()],
                 "clicked": first.response.clicked[i].tolist(),
                 "reward": [round(r, 4) for r in first.response.reward[i].tolist()],
@@ -81,6 +81,15 @@ def logs_show(
         return
     print_table(str(log), [{"what": key, "value": _short(value)} for key, value in about.items()])
     print_table(f"first {len(table)} interactions", table)
+
+
+def _items(rows: Any, i: int) -> list[int | str | None]:
+    """Return what a decision showed: ids where items have them, else numbers in the catalogue; None for holes."""
+    observation, slate = rows.observation, rows.decision.slate[i]
+    ids = None if observation.catalogue is None else observation.catalogue.ids
+    numbers = observation.item_ids[i][slate.clamp(min=0)].tolist()
+    shown = (slate >= 0).tolist()
+    return [(n if ids is None else ids[n]) if s else None for n, s in zip(numbers, shown, strict=True)]
 
 
 class _Kinds(TyperGroup):

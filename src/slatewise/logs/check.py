@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slatewise.batch import distinct
 from slatewise.estimators import slate_weights
 from slatewise.interactions import Interactions, Strings
 from slatewise.logs.log import Log
@@ -18,6 +20,8 @@ from slatewise.sums import GroupSums
 LARGE = 100  # weight of the uniform policy above which single decisions dominate estimates
 DAY = 86_400_000_000  # microseconds
 WEEK = 7  # days
+SURE = 5  # standard errors by which an item must have been shown too often, whatever the number of items
+OFTEN = 30  # times that an item must have been shown before anything is said of it
 COUNT, KNOWN, REWARD, UNIFORM = range(4)  # columns of the sums
 
 
@@ -29,22 +33,27 @@ def check(log: Log) -> dict[str, Any]:
     decisions), `items` of the catalogue and how many were ever shown, `time` (first and last day, days without a
     decision, mean reward of the first and last week), and `problems`: sentences that say what, how many, and what to
     do. The mean importance weight of the uniform policy is 1 within its standard error where the propensities are
-    true and everything may be shown. Raises InputError for files that cannot be read or values that no record may have.
+    true and everything may be shown; it is None, and `propensity` the kind alone, where they are unknown. Raises
+    InputError for files that cannot be read or values that no record may have.
     """
     report: dict[str, Any] = {"path": str(log.path), "rows": len(log), "sessions": log.sessions}
     if len(log) == 0:
         return report | {"problems": ["the log has no decisions: nothing was written to it"]}
-    decisions, sessions, days, ids = _Decisions(), _Sessions(), _Days(), _Ids()
+    decisions, items, sessions, days, ids = _Decisions(), _Items(), _Sessions(), _Days(), _Ids()
+    logged = log.propensities["kind"] == "logged"
     for block in log.blocks():
         decisions.add(block)
+        if logged:
+            items.add(block)
         sessions.add(block)
         days.add(block)
         ids.add(block.decision_id)
     report |= decisions.report(log.propensities["kind"]) | days.report()
     return report | {
         "problems": [
-            *_reward_problems(report),
+            *_reward_problems(report, decisions.rewards),
             *decisions.problems(report),
+            *items.problems(),
             *sessions.problems(log.sessions),
             *days.problems(report),
             *ids.problems(),
@@ -60,6 +69,7 @@ class _Decisions:
         self.missing = self.certain = self.heavy = 0
         self.smallest, self.heaviest = 1.0, 0.0
         self.candidates = (2**62, 0)
+        self.rewards = (math.inf, -math.inf)
         self.shown: Tensor | None = None
 
     def add(self, rows: Interactions) -> None:
@@ -71,6 +81,9 @@ class _Decisions:
         terms = torch.stack([torch.ones_like(reward), known.double(), reward, uniform], 1)
         self.sums.add(terms, rows.episode if rows.user_id is None else rows.user_id)
         self.missing += int((~known).sum())
+        if bool(known.any()):
+            low, high = reward[known].aminmax()
+            self.rewards = min(self.rewards[0], float(low)), max(self.rewards[1], float(high))
         self.certain += int(((candidates > 1) & (propensity == 1)).sum())
         self.heavy += int((uniform > LARGE).sum())
         self.smallest = min(self.smallest, float(propensity.min()))
@@ -85,13 +98,15 @@ class _Decisions:
         """Return what was found, by the report's keys."""
         items = {} if self.shown is None else {"catalogue": len(self.shown), "shown": int(self.shown.sum())}
         rows = float(self.sums.table[:, COUNT].sum())
+        known = kind != "unknown"
+        share = {"smallest": self.smallest, "deterministic": self.certain / rows} if known else {}
         return {
             "missing_rewards": self.missing,
             "candidates": {"min": self.candidates[0], "max": self.candidates[1]},
             "items": items or None,
             "mean_reward": _mean(self.sums, REWARD, KNOWN),
-            "propensity": {"kind": kind, "smallest": self.smallest, "deterministic": self.certain / rows},
-            "uniform_weight": _mean(self.sums, UNIFORM, COUNT),
+            "propensity": {"kind": kind} | share,
+            "uniform_weight": _mean(self.sums, UNIFORM, COUNT) if known else None,
         }
 
     def problems(self, report: dict[str, Any]) -> list[str]:
@@ -128,6 +143,52 @@ class _Decisions:
                 "sampled"
             )
         return found
+
+
+class _Items:
+    """Whether items were shown as often as their propensities p say.
+
+    Over the decisions that an item was a candidate of, the mean of 1[shown first] / p is 1 if p is true, whoever the
+    users were. Only too large a mean is evidence: too small a one may be due to a rare propensity that was not met yet.
+    """
+
+    def __init__(self) -> None:
+        self.table: Tensor | None = None  # [N, 4]: times a candidate, times shown first, Σ 1/p, Σ 1/p²
+        self.ids: Sequence[str] | None = None
+
+    def add(self, rows: Interactions) -> None:
+        """Take in a block."""
+        catalogue, first = rows.observation.catalogue, rows.decision.slate[:, :1]
+        if catalogue is None:
+            return
+        if self.table is None:
+            self.table, self.ids = torch.zeros(len(catalogue), 4, dtype=torch.float64), catalogue.ids
+        shown = (first >= 0).squeeze(1)
+        item_ids = distinct(rows.observation.item_ids)
+        alike = len(item_ids) < len(rows)
+        offered = item_ids[item_ids >= 0] if alike else item_ids[(item_ids >= 0) & shown.unsqueeze(1)]
+        self.table[:, 0] += offered.bincount(minlength=len(catalogue)) * (shown.sum() if alike else 1)
+        weight = 1 / rows.decision.propensity[shown, 0]
+        terms = torch.stack([torch.zeros_like(weight), torch.ones_like(weight), weight, weight.square()], 1)
+        self.table.index_add_(0, rows.observation.item_ids.gather(1, first.clamp(min=0))[shown, 0], terms)
+
+    def problems(self) -> list[str]:
+        """Say which items were shown more often than their propensities allow."""
+        if self.table is None:
+            return []
+        offered, shown, weight, squares = self.table.unbind(1)
+        error = (squares - weight.square() / offered).clamp(min=0).sqrt()
+        wrong = ((shown >= OFTEN) & (weight - offered > SURE * error + 1e-6 * offered)).nonzero().squeeze(1)
+        if not len(wrong):
+            return []
+        worst = int(wrong[(weight - offered)[wrong].argmax()])
+        name = worst if self.ids is None else repr(self.ids[worst])
+        more = f", and {len(wrong) - 1} more of {len(offered)} items too often" if len(wrong) > 1 else ""
+        return [
+            f"item {name} was shown {float(weight[worst] / offered[worst]):.3g} times as often as its propensities say"
+            f"{more}: the propensities are not those of what was done, or choices were logged again without a new "
+            "draw; log the probability of what was sampled, once a draw, or import with estimated propensities"
+        ]
 
 
 class _Sessions:
@@ -290,8 +351,8 @@ def _date(day: int) -> str:
     return (date(1970, 1, 1) + timedelta(days=day)).isoformat()
 
 
-def _reward_problems(report: dict[str, Any]) -> list[str]:
-    missing, mean = report["missing_rewards"], report["mean_reward"]
+def _reward_problems(report: dict[str, Any], ends: tuple[float, float]) -> list[str]:
+    missing = report["missing_rewards"]
     if missing == report["rows"]:
         return ["no decision has a known reward: join rewards to the log before learning from it or judging by it"]
     found: list[str] = []
@@ -300,6 +361,7 @@ def _reward_problems(report: dict[str, Any]) -> list[str]:
             f"{missing} of {report['rows']} decisions have no known reward: they are left out, join their rewards "
             "if they exist"
         )
-    if mean["mean"] == 0 and mean["standard_error"] == 0:
-        found.append("every reward is 0: choose a reward that differs between decisions")
+    lowest, highest = ends
+    if lowest == highest and report["rows"] - missing > 1:
+        found.append(f"every reward is {lowest:g}: choose a reward that differs between decisions")
     return found

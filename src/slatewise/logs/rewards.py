@@ -36,12 +36,12 @@ class Reward:
                 raise InputError(f"reward {text!r} is no sum of signals: write, for instance, 'clicked + 0.1 * watch'")
             name = term["name"]
             if name != CLICKED and name not in signals:
-                raise unknown_name("signal of the log", name, [*signals, CLICKED])
+                raise unknown_name("signal of the log", name, {*signals, CLICKED})
             weight = float(term["weight"] or 1) * (-1 if term["sign"] == "-" else 1)
             weights[name] = weights.get(name, 0.0) + weight
             at = term.end()
         if not weights:
-            raise InputError(f"reward {text!r} names no signal: this log has {', '.join([*signals, CLICKED])}")
+            raise InputError(f"reward {text!r} names no signal: this log has {', '.join(sorted({*signals, CLICKED}))}")
         return Reward(text.strip(), weights)
 
     def __call__(self, response: Response, signals: Sequence[str], shown: torch.Tensor) -> Response:

@@ -165,7 +165,7 @@ class _Source:
         catalogue: Catalogue | None,
         schema: FeatureSchema,
     ) -> "_Source":
-        moments = Moments.of(mapping, columns, decisions.first)
+        moments = Moments.of(mapping, columns, decisions.rows)
         decisions = decisions.ordered(moments.order)
         first = pa.array(decisions.first)
         users = pa.table(_named(columns, mapping.user_features))

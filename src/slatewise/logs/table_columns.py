@@ -26,6 +26,8 @@ def read_file(path: Path, columns: Collection[str], text: Collection[str] = ()) 
     text: columns that a CSV file's types are not guessed for (007 is an id of its own).
     Raises InputError for a file that is missing, damaged or of another kind, or lacks a column.
     """
+    if not path.exists():
+        raise InputError(f"{path} does not exist: give the path of a .parquet or .csv file")
     try:
         if path.suffix == ".parquet":
             _check_columns(path, pq.read_schema(path).names, columns)

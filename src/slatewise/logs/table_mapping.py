@@ -116,6 +116,8 @@ def read_mapping(mapping: "TableMapping | Mapping[str, Any] | str | Path") -> Ta
         return mapping
     if isinstance(mapping, Mapping):
         return TableMapping.of("the mapping", mapping)
+    if not Path(mapping).exists():
+        raise InputError(f"{mapping} does not exist: give the path of a TOML file that says which column is what")
     try:
         values = tomllib.loads(Path(mapping).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from slatewise.logs.table_columns import encoded, texts, times, user_ids
+from slatewise.logs.table_columns import encoded, refuse, texts, times, user_ids
 from slatewise.logs.table_mapping import TableMapping
 
 Array = np.ndarray[Any, Any]
@@ -29,14 +29,17 @@ class Moments:
     time: Array | None
 
     @staticmethod
-    def of(mapping: TableMapping, table: dict[str, Any], first: Array) -> "Moments":
-        """Read users, times and sessions at the first rows [D] of decisions.
+    def of(mapping: TableMapping, table: dict[str, Any], slots: Array) -> "Moments":
+        """Read users, times and sessions at the first of the rows of decisions, slots [D, K], −1 where there is none.
 
         A session is what has the same session and user, or a user's decisions without too long a gap; without either
         every decision is a session of its own. What has no time, or the same, stays in the order of the table.
         """
+        first = slots[:, 0]
         rows = pa.array(first)
         user = user_ids(mapping.user, table[mapping.user]) if mapping.user else None
+        if mapping.user and user is not None:
+            _one_user(mapping.user, user, slots)
         time = times(mapping.time, table[mapping.time], mapping.time_unit) if mapping.time else None
         user, time = (None if values is None else values[first] for values in (user, time))
         when = np.arange(len(first)) if time is None else time
@@ -54,6 +57,14 @@ class Moments:
         last = np.concatenate([new[1:], [True]])
         at = (None if values is None else values[order] for values in (user, time))
         return Moments(order, episode[order], step, last, *at)
+
+
+def _one_user(name: str, user: Array, slots: Array) -> None:
+    """Raise InputError, naming rows, for decisions of several users: ids that are counted anew for each, say."""
+    other = slots[(user[slots] != user[slots[:, :1]]) & (slots >= 0)]
+    bad = np.zeros(len(user), np.bool_)
+    bad[other] = True
+    refuse(name, "differs from the first row of its decision", bad, "give every decision an id that no other user has")
 
 
 def _pairs(session: Array, user: Array) -> Array:

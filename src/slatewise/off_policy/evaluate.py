@@ -1,6 +1,7 @@
 """Off-policy evaluation: what a policy would earn, judged by a log of another policy's decisions."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -24,6 +25,7 @@ MYOPIC = (
     "the logged policy led to. What a policy does to later states and to the length of sessions is not in them, so a "
     "greedy policy can look better here than it is in the long run"
 )
+ESTIMATED = " (by propensities that were estimated, not logged)"
 
 
 def evaluate(
@@ -55,8 +57,8 @@ def evaluate(
     for the same two; by default as seen for the first, and not known for the second, which is wider then.  groups: of
     items, for MIPS.
     Raises InputError for an unknown name, what slates of several items do not allow, a log without known rewards or
-    whose propensities are unknown or impossible, a policy that never shows what was logged, or propensities that are
-    not probabilities.
+    whose propensities are unknown or impossible, what is no log or no policy, a policy that never shows what was
+    logged, or propensities that are not probabilities, or not one for every slot.
     """
     named = _named(policies)
     if baseline != LOGGED and baseline not in named:
@@ -89,11 +91,16 @@ def evaluate(
 
 
 def _named(policies: Policy | Mapping[str, Policy]) -> dict[str, Policy]:
-    if not isinstance(policies, Mapping):
-        return {str(getattr(policies, "name", "policy")): policies}
-    named = dict(policies)
-    if not named or LOGGED in named:
+    several = isinstance(policies, Mapping)
+    named = dict(policies) if several else {str(getattr(policies, "name", "policy")): policies}
+    if not named or (several and LOGGED in named):
         raise InputError(f"policies are {list(named)}: name at least one, and none of them {LOGGED!r}")
+    for name, policy in named.items():
+        if not callable(getattr(policy, "propensity", None)):
+            raise InputError(
+                f"policy {name!r} is of type {type(policy).__name__}, without a method propensity(observation, slate, "
+                "explore): give an agent, a rule, or a policy of your own; several go into a dict by name"
+            )
     return named
 
 
@@ -110,6 +117,8 @@ def _seen(log: InteractionLog, named: Mapping[str, Policy]) -> list[str]:
 
 def _origin(log: InteractionLog) -> str:
     """Return where the log's propensities come from. Raises InputError where nobody knows."""
+    if not hasattr(log, "blocks"):
+        raise InputError(f"log is of type {type(log).__name__}: open a log's folder first, slatewise.Log(folder)")
     about = cast(Mapping[str, Any], getattr(log, "propensities", {"kind": "logged"}))
     kind = str(about.get("kind", "logged"))
     if kind not in ("logged", "estimated"):
@@ -211,7 +220,8 @@ def _result(conclusions: Conclusions, notes: list[str], origin: str) -> Result:
     judged = [j for name, j in judgements.items() if name != baseline]
     words = "; ".join(j.verdict for j in judged) or f"{baseline} is only compared with itself: name another policy"
     if origin == "estimated":
-        words += " (by propensities that were estimated, not logged)"
+        words += ESTIMATED
+        judgements = {name: replace(j, verdict=j.verdict + ESTIMATED) for name, j in judgements.items()}
         notes.insert(0, "the propensities were estimated, not logged: as far as they are wrong, so are the values")
     if any(i.kind == "few rewards" for j in judged for i in (j.estimates[j.judged_by], j.differences[j.judged_by])):
         notes.append(

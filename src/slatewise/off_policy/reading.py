@@ -14,7 +14,7 @@ from slatewise.off_policy.betting import ValueBets
 from slatewise.off_policy.reward_model import RewardModel
 from slatewise.off_policy.terms import Rows, Terms
 from slatewise.off_policy.tracking import CalibrationTracker, ItemTracker, SeriesTracker, WeightTracker
-from slatewise.policies import candidate_probabilities
+from slatewise.policies import asked_propensity, candidate_probabilities
 from slatewise.sums import GroupSums
 
 NAMED = 5  # rows that a message names
@@ -224,7 +224,7 @@ def _target(
     """Return a policy's propensity of what was shown, [B, K], and of every candidate, [B, C], where that is asked."""
     slate, mask = rows.decision.slate, rows.observation.mask
     if not all_candidates:
-        return policy.propensity(rows.observation, slate, explore), None
+        return asked_propensity(policy, rows.observation, slate, explore), None
     every = candidate_probabilities(policy, rows.observation, explore)
     something = mask.any(1, keepdim=True)
     _check_sum(name, every, something.squeeze(1))

@@ -62,6 +62,11 @@ class Diagnostics:
         return gap > 0.01 and (math.isnan(error) or gap > 4 * error)
 
     @property
+    def as_logged(self) -> bool:
+        """Whether every weight is 1: the policy decides as the logged one did."""
+        return abs(self.mean_weight - 1) < 1e-9 and abs(self.largest_weight - 1) < 1e-9
+
+    @property
     def unusable(self) -> bool:
         """Whether no verdict can rest on the estimates."""
         return self.effective_sample_size < ENOUGH or self.off_support
@@ -75,8 +80,10 @@ class Diagnostics:
                 "not to be trusted, log more, or judge a policy nearer to the logged one"
             )
         if self.off_support:
+            error = self.mean_weight_standard_error
+            give_or_take = "" if math.isnan(error) else f" ± {error:.2g}"
             found.append(
-                f"the mean weight is {self.mean_weight:.3g} ± {self.mean_weight_standard_error:.2g}, not 1: the policy "
+                f"the mean weight is {self.mean_weight:.3g}{give_or_take}, not 1: the policy "
                 "shows what the log never shows (or the propensities are wrong), so the values are biased; log with "
                 "more exploration"
             )
@@ -211,6 +218,8 @@ def verdict(
         return False, f"{unsure}: {diagnostics.warnings()[0]}"
     if of_baseline is not None and of_baseline.unusable:
         return False, f"{unsure}, because of {baseline}: {of_baseline.warnings()[0]}"
+    if of_baseline is None and diagnostics.as_logged:
+        return False, f"{name} does what the logged policy did (every weight is 1): there is nothing to compare"
     if math.isnan(difference.standard_error):
         return False, f"{unsure}: the log has a single session or user, log more"
     if difference.low > 0:
