@@ -26,7 +26,8 @@ def logs_check(log: Annotated[Path, typer.Argument(metavar="LOG")], as_json: Jso
     if as_json:
         print_json(report)
     else:
-        print_table(str(log), [{"what": key, "value": value} for key, value in report.items() if key != "problems"])
+        rows = [{"what": key, "value": _plain(value)} for key, value in report.items() if key != "problems"]
+        print_table(str(log), rows)
         for problem in report["problems"]:
             typer.echo(f"problem: {problem}")
         typer.echo("no problems found" if not report["problems"] else f"problems: {len(report['problems'])}")
@@ -255,3 +256,10 @@ def logs_export(
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 200 else f"{text[:197]}…"
+
+
+def _plain(value: Any) -> Any:
+    """Write a part of a report in words: `mean 0.132, standard error 0.0045`."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key.replace('_', ' ')} {_plain(part)}" for key, part in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else "–" if value is None else value

@@ -28,6 +28,9 @@ class Interval:
     standard_error: float
     kind: str = "normal"
 
+    def __str__(self) -> str:
+        return f"{self.value:.4g} ({self.low:.4g} to {self.high:.4g})"
+
     @staticmethod
     def of(value: float, standard_error: float) -> "Interval":
         """Make the normal interval around a value."""
