@@ -156,10 +156,10 @@ def _slot(step: Step, slot: int) -> dict[str, Any]:
 
 
 def _signals(step: Step) -> str:
-    slot = step.taken
-    if slot is None:
-        return ""
-    return ", ".join(f"{name} {number(values[slot])}" for name, values in step.signals.items())
+    """Return the signals of what was taken, in the order of the slots."""
+    taken = [slot for slot, clicked in enumerate(step.clicked) if clicked]
+    told = {name: " and ".join(number(values[slot]) for slot in taken) for name, values in step.signals.items()}
+    return ", ".join(f"{name} {values}" for name, values in told.items()) if taken else ""
 
 
 def _candidates(step: Step) -> list[dict[str, Any]]:
