@@ -107,6 +107,9 @@ def test_who_knows_the_users_is_watched_too() -> None:
     assert [len(session) for session in sessions.values()] == [20, 20]
     best = sessions["oracle"].steps[0]
     assert best.first == [float(position == best.slate[0]) for position in range(10)]
+    html = page(sessions, env, 2, "")
+    assert html.count("<figure>") == 1  # the return: affinities never change
+    assert "affinity_topic_0" in html
 
 
 @pytest.mark.parametrize(

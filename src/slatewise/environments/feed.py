@@ -330,11 +330,16 @@ def small_catalogue() -> Catalogue:
 
 
 def catalogue() -> Catalogue:
-    """Return the items: two or three topics each, weights uniform, of length 1; the same in every feed."""
+    """Return the items: two or three topics each, weights uniform, of length 1; the same in every feed.
+
+    Their names tell the topics, the one whose clicks bore first: `item_621 (1+6+2)`.
+    """
     noise = SessionNoise(0, torch.arange(ITEMS), torch.zeros(ITEMS, dtype=torch.int64))
     weights, order = noise.uniform(TOPICS), noise.uniform(TOPICS)
     count = 2 + noise.integers(2, 1)
-    return Catalogue.of(_unit(weights * (order.argsort(1).argsort(1) < count)), [f"item_{i}" for i in range(ITEMS)])
+    features = _unit(weights * (order.argsort(1).argsort(1) < count))
+    topics = [ranked[: int(n)] for ranked, n in zip(features.argsort(1, descending=True).tolist(), count, strict=True)]
+    return Catalogue.of(features, [f"item_{i} ({'+'.join(map(str, t))})" for i, t in enumerate(topics)])
 
 
 def _unit(vectors: Tensor) -> Tensor:
