@@ -21,9 +21,9 @@ CLAIM = (
     "RecSim's formulas; those of the maze are exact); z is their difference in standard errors of the two together. "
     "|z| stays below 4. Planners without a figure are shown for their own sake. Settings: of long-term satisfaction "
     "the variant and candidates, of interest evolution the choice model, candidates and slate size, of interest "
-    "exploration the variant, of the maze the layout, of the feed boredom, influence, leaving, days and reward (its "
-    "figures are our own, measured with other seeds). The optimum of long-term satisfaction has a table of its own, "
-    "ceilings."
+    "exploration the variant, of the maze the layout, of the feed boredom, influence, leaving, days and reward, or the "
+    "variant (its figures are our own, measured with other seeds). The optimum of long-term satisfaction has a table "
+    "of its own, ceilings."
 )
 KNOWING = ("planner", "oracle", "optimal")  # rules that know more than an agent may, and stand for the ceiling
 
@@ -37,6 +37,7 @@ def worlds() -> Iterator[tuple[str, dict[str, Any]]]:
     for boredom, influence, leaving, days, reward in FEED:
         of_users = {"boredom": boredom, "influence": influence, "leaving": leaving}
         yield "feed", of_users | {"days": days, "reward": reward}
+    yield "feed", {"variant": "small"}
     for variant in EXPLORATION:
         yield "interest-exploration", {"variant": variant}
     for layout in LAYOUTS:

@@ -23,7 +23,7 @@ ROOMS = [
     ["slates", "fitting", "sums", "linear_models"],
     ["policies", "distributions"],
     ["environments", "agents", "logs", "off_policy"],
-    ["evaluation", "runs", "naming", "sessions", "ceilings"],
+    ["evaluation", "runs", "naming", "sessions", "ceilings", "feed_optimum"],
     ["training", "learning", "judging", "testing", "plots", "gym", "maze_pictures"],
     ["reports"],
     ["demo", "watch", "judgement_page"],

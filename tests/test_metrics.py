@@ -111,6 +111,30 @@ def test_random_slates_of_random_topics() -> None:
     assert found.novelty == pytest.approx(math.log2(20), abs=0.02)
 
 
+def test_retention_is_the_chance_of_coming_back_in_time() -> None:
+    """Without satisfaction a user comes back on a day with probability 0.1: within two days, 1 − 0.9²."""
+    env = sw.make("feed", 40_000, seed=3, days=3, slate_size=1)
+    env.state["satisfaction"].zero_()
+    env.state["closed"].fill_(9)  # nothing appeals
+    interactions = env.step(torch.zeros(40_000, 1, dtype=torch.int64))
+    tally = Tally(env.spec)
+    tally.add(interactions[~interactions.response.clicked.any(1)])
+    found = tally.metrics().retention
+    visits = 40_000 * (1 - math.exp(-0.3))  # that end after this page
+    assert found == pytest.approx(0.19, abs=4 * math.sqrt(0.19 * 0.81 / visits))
+
+
+def test_retention_of_whole_sessions_follows_from_the_returns() -> None:
+    env = sw.make("feed", 200, seed=1, days=10, reward="visits")
+    tally = Tally(env.spec)
+    returns = sw.evaluate(env.rule("varied"), env, 400, on_interactions=tally.add).mean
+    assert tally.metrics().retention == pytest.approx(returns / (1 + returns))
+    without = sw.make("feed", 200, seed=1)
+    tally = Tally(without.spec)
+    tally.add(without.step(without.rule("random").act(without.observation)))
+    assert tally.metrics().retention is None
+
+
 def test_what_has_no_meaning_is_none() -> None:
     env = sw.make("long-term-satisfaction", 10)
     tally = Tally(env.spec)

@@ -1,8 +1,10 @@
 """Notebooks: their text runs as a plain script, and is the same as in the .ipynb beside it, which was run."""
 
 import json
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,8 +20,25 @@ def test_there_are_notebooks() -> None:
 @each_notebook
 def test_the_text_runs(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(text.read_text(encoding="utf-8"), text.name, "exec"), {"__name__": "__main__"})
+    script, names = text.read_text(encoding="utf-8"), dict[str, Any](__name__="__main__")
+    exec(compile(script, text.name, "exec"), names)
     assert not list(tmp_path.iterdir())
+    solutions = [float(value) for value in re.findall(r"^check\(([\d.]+),", script, re.MULTILINE)]
+    exercises = re.findall(r"\n# %%\n(answer_\d = )None(\ncheck\(.*\))\n", script)
+    assert len(exercises) == script.count("**Exercise")
+    for answer, check in exercises:  # whoever answers runs the cell again, after all the others and more than once
+        right = [value for value in solutions if accepted(f"{answer}{value}{check}", names)]
+        assert right, f"no solution is accepted by {check}"
+        assert accepted(f"{answer}{right[0]}{check}", names)
+
+
+def accepted(cell: str, names: dict[str, Any]) -> bool:
+    """Run an exercise's cell among the names of its notebook, and say whether the answer in it was right."""
+    try:
+        exec(cell, names)
+    except AssertionError:
+        return False
+    return True
 
 
 @each_notebook

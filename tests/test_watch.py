@@ -92,6 +92,26 @@ def test_names_are_text_on_the_page() -> None:
     assert "&lt;b&gt;kalest&lt;/b&gt;" in html
 
 
+def test_every_click_of_a_page_has_its_signals() -> None:
+    env = sw.make("feed", 1, seed=1000)
+    session = watch(["favourites"], env)["favourites"]
+    first = session.steps[0]
+    assert sum(first.clicked) == 2
+    told = [number(first.signals["relevance"][slot]) for slot, clicked in enumerate(first.clicked) if clicked]
+    assert f"(relevance {told[0]} and {told[1]})" in page({"favourites": session}, env, 0, "")
+
+
+def test_who_knows_the_users_is_watched_too() -> None:
+    env = sw.make("interest-exploration", 3, seed=2, horizon=20)
+    sessions = watch(["myopic", "oracle"], env, user=2)
+    assert [len(session) for session in sessions.values()] == [20, 20]
+    best = sessions["oracle"].steps[0]
+    assert best.first == [float(position == best.slate[0]) for position in range(10)]
+    html = page(sessions, env, 2, "")
+    assert html.count("<figure>") == 1  # the return: affinities never change
+    assert "affinity_topic_0" in html
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

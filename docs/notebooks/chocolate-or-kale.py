@@ -83,13 +83,14 @@ simulated = float(it.response.total_reward), float(env.state["exposure"])
 print(f"simulated: engagement {simulated[0]:.2f}, exposure afterwards {simulated[1]:.3f}")
 assert abs(engagement - simulated[0]) < 0.01
 assert abs(exposure - simulated[1]) < 0.001
+pleased = float(env.hidden()["satisfaction"])
 
 # %% [markdown]
 # **Exercise 1.** After this step, what is the user's satisfaction? (It was 0.711 before.)
 
 # %%
 answer_1 = None
-check(answer_1, float(env.hidden()["satisfaction"]))
+check(answer_1, pleased)
 
 # %% [markdown]
 # ## Always chocolate, always kale
@@ -262,8 +263,6 @@ check(answer_3, math.exp(5 * 1 * 0.9) / math.exp(0))
 # 3. exp(4.5) = 90.02.
 
 # %%
-env.reset(0)
-env.step(torch.tensor([[sweetest]]))
-check(0.460, float(env.hidden()["satisfaction"]))
+check(0.460, pleased)
 check(7, max(range(11), key=saving.__getitem__))
 check(90.02, math.exp(4.5))

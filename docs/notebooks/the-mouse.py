@@ -170,23 +170,27 @@ check(answer_2, float(value_iteration(corridor)[corridor.starts].max()))
 
 # %%
 lane = sw.make("maze", users=1, layout="corridor")
-pupil = sw.QLearning(lane.spec, learning_rate=0.5)
-for _ in range(6):
-    pupil.observe(lane.step(torch.tensor([[RIGHT]])))
-    pupil.update()
 cells = lane.observation_of(torch.arange(6))
-print("Q(cell, right) after one walk:  ", pupil.values(cells)[:, RIGHT].tolist())
+
+
+def after(walks):
+    """Return Q(cell, right) of a new pupil after so many walks of six steps."""
+    pupil = sw.QLearning(lane.spec, learning_rate=0.5)
+    for _ in range(6 * walks):
+        pupil.observe(lane.step(torch.tensor([[RIGHT]])))
+        pupil.update()
+    return pupil.values(cells)[:, RIGHT].tolist()
+
+
+print("Q(cell, right) after one walk:  ", after(1))
 
 # %% [markdown]
 # **Exercise 3.** What is Q(last cell, right) after the second walk? And when does the *first* cell hear of the centre?
-# (Try: how many walks until its Q is above 0?)
+# (Try `after(3)`, `after(4)`, …: how many walks until its Q is above 0?)
 
 # %%
-for _ in range(6):
-    pupil.observe(lane.step(torch.tensor([[RIGHT]])))
-    pupil.update()
 answer_3 = None
-check(answer_3, float(pupil.values(cells)[5, RIGHT]))
+check(answer_3, after(2)[5])
 
 # %% [markdown]
 # Now the real thing: 256 mice at once, one table for all of them. Mostly they do what the table says is best; with
@@ -308,12 +312,6 @@ print("terminated ", it.terminated.tolist(), " truncated", it.truncated.tolist()
 # %%
 check(16, return_of(small, RIGHT, RIGHT, DOWN, DOWN))
 check(14, float(value_iteration(corridor)[corridor.starts].max()))
-check(14.25, float(pupil.values(cells)[5, RIGHT]))
-walks = 2
-while float(pupil.values(cells)[0, RIGHT]) <= 0:
-    for _ in range(6):
-        pupil.observe(lane.step(torch.tensor([[RIGHT]])))
-        pupil.update()
-    walks += 1
-check(9, walks)
+check(14.25, after(2)[5])
+check(9, next(walks for walks in range(1, 20) if after(walks)[0] > 0))
 check(8.5, float(value_iteration(corridor, discount=0.5)[corridor.centre - 2].max()))

@@ -59,6 +59,8 @@ class Metrics:
     decisions: how many.  click_rate: clicks per shown item.  signals: mean over clicked items, by name.
     coverage, gini, novelty: of the exposure of the catalogue's items, None without a catalogue.
     diversity: mean over slates of two items or more, of items with two features or more.
+    retention: the share of visits that were followed by another within the days that users are followed, of worlds
+    whose users come back: those that show `day` and `days_away`.
     """
 
     decisions: int
@@ -68,6 +70,7 @@ class Metrics:
     gini: float | None
     novelty: float | None
     diversity: float | None
+    retention: float | None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -85,6 +88,7 @@ class Tally:
         self.exposure: Tensor | None = None
         self._decisions = 0
         self._shown, self._clicks, self._spread, self._slates = (torch.zeros((), dtype=torch.float64) for _ in range(4))
+        self._visits, self._returns = (torch.zeros((), dtype=torch.float64) for _ in range(2))
         self._signals = torch.zeros(len(spec.signals), dtype=torch.float64)
 
     def add(self, interactions: Interactions) -> None:
@@ -102,11 +106,22 @@ class Tally:
             spread = diversity(observation.features(slate), shown)
             self._spread = self._spread + spread.nansum().cpu()
             self._slates = self._slates + spread.isfinite().sum().cpu()
+        if {"day", "days_away"} <= set(self.spec.user):
+            self._retain(interactions)
 
     def _expose(self, items: Tensor, shown: Tensor, size: int) -> None:
         if self.exposure is None:
             self.exposure = torch.zeros(size, dtype=torch.float64, device=items.device)
         self.exposure.index_add_(0, items.clamp(min=0).flatten(), shown.double().flatten())
+
+    def _retain(self, interactions: Interactions) -> None:
+        """Count visits that ended, which is when days go by, and those after which the user came back in time."""
+        if interactions.next_observation is None:
+            return
+        day = self.spec.user.index("day")
+        left = interactions.next_observation.user[:, day] > interactions.observation.user[:, day]
+        self._visits = self._visits + left.sum().cpu()
+        self._returns = self._returns + (left & ~interactions.terminated).sum().cpu()
 
     def metrics(self) -> Metrics:
         """Return the metrics of all that was added."""
@@ -120,6 +135,7 @@ class Tally:
             gini(exposure) if exposure is not None else None,
             novelty(exposure, exposure) if exposure is not None else None,
             _ratio(self._spread, self._slates),
+            _ratio(self._returns, self._visits),
         )
 
 

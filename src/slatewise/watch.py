@@ -156,10 +156,10 @@ def _slot(step: Step, slot: int) -> dict[str, Any]:
 
 
 def _signals(step: Step) -> str:
-    slot = step.taken
-    if slot is None:
-        return ""
-    return ", ".join(f"{name} {number(values[slot])}" for name, values in step.signals.items())
+    """Return the signals of what was taken, in the order of the slots."""
+    taken = [slot for slot, clicked in enumerate(step.clicked) if clicked]
+    told = {name: " and ".join(number(values[slot]) for slot in taken) for name, values in step.signals.items()}
+    return ", ".join(f"{name} {values}" for name, values in told.items()) if taken else ""
 
 
 def _candidates(step: Step) -> list[dict[str, Any]]:
@@ -184,8 +184,9 @@ def signed(value: float) -> str:
 
 
 def _pictures(sessions: Mapping[str, Session]) -> list[str]:
-    """Return what the user felt and the return so far, against steps, as SVG."""
+    """Return what the user felt, where it changed, and the return so far, against steps, as SVG."""
     felt = next(iter(sessions.values())).hidden
     curves = {name: {n: s.hidden[name] for n, s in sessions.items()} for name in felt}
+    curves = {name: lines for name, lines in curves.items() if len({v for line in lines.values() for v in line}) > 1}
     curves["return so far"] = {name: list(accumulate(session.reward)) for name, session in sessions.items()}
     return [plots.to_svg(plots.along_a_session(lines, what), f"{what} at every step") for what, lines in curves.items()]

@@ -22,6 +22,7 @@ OWN: dict[str, list[dict[str, Any]]] = {
     "feed-v1": [
         {"boredom": 0, "influence": 0, "leaving": False, "horizon": 9},
         {"horizon": 3},
+        {"variant": "small"},
         {"days": 30, "reward": "visits", "observe": "taste,closed,satisfaction"},
         {"boredom": 1, "influence": 0.5, "days": 5, "slate_size": 10, "history": 2},
     ],

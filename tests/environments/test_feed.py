@@ -67,6 +67,10 @@ def test_items_and_users_have_the_topics_of_the_paper() -> None:
     assert items.shape == (1000, 10)
     torch.testing.assert_close(items.norm(dim=1), torch.ones(1000))
     assert set((items > 0).sum(1).tolist()) == {2, 3}
+    for name, features in zip(catalogue().ids or (), items.tolist(), strict=True):
+        named = [int(topic) for topic in name.split("(")[1].rstrip(")").split("+")]
+        assert sorted(named) == [topic for topic, weight in enumerate(features) if weight > 0]
+        assert features[named[0]] == max(features)
     taste = sw.make("feed", users=3000).state["taste"]
     torch.testing.assert_close(taste.norm(dim=1), torch.ones(3000))
     assert set((taste > 0).sum(1).tolist()) == {3, 4, 5}

@@ -186,6 +186,11 @@ def test_the_oracle_shows_what_this_user_likes_best_and_knows_nobody_else() -> N
     other = world(200, seed=6, variant="split", candidates=5)
     with pytest.raises(sw.InputError, match="oracle reads what users hide"):
         env.rule("oracle").act(other.observation)
+    some = torch.tensor([7, 7, 0, 199])
+    few = env.rule("oracle").act(env.observation[some]).slate
+    assert torch.equal(few, env.rule("oracle").act(env.observation).slate[some])
+    with pytest.raises(sw.InputError, match="oracle reads what users hide"):
+        env.rule("oracle").act(other.observation[some])
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -32,6 +32,7 @@ PAGES = 100
 OFFSET, SLOPE = 0.65, 10.0  # relevance is σ(slope (item · taste − offset))
 EXAMINATION = 0.85  # the next slot is looked at with this probability times the last one's
 WINDOW = 5  # steps in which clicks bore, and for which a topic is closed
+SMALL_TASTE = (6 / 7, 3 / 7, 2 / 7)  # for the three topics of `small`, of length 1: 89, 10 and 3 % are clicked
 MEMORY = 0.8  # of satisfaction, from one page to the next
 ENOUGH = 2.0  # clicks a page that content a user
 HAZARD = 0.3  # of leaving after a page, with no satisfaction at all
@@ -47,11 +48,20 @@ REFERENCES = {
     (5, 0.05, True, 30, "clicks"): ((24.151, 0.081), (103.522, 0.244), (118.385, 0.322)),
     (5, 0.05, True, 30, "visits"): ((9.173, 0.019), (12.409, 0.021), (13.045, 0.022)),
 }
+# What `variant=small` sets where nothing else is asked for, and its returns; its optimum is `feed_optimum`'s.
+SMALL = {"candidates": 3, "slate_size": 1, "boredom": 4, "influence": 0.0, "leaving": False, "horizon": 20}
+SMALL_REFERENCES = References(
+    {"random": Reference(6.494, 0.013), "favourites": Reference(9.221, 0.006), "varied": Reference(9.221, 0.006)},
+    Reference(13.053, 0.0, "exact"),
+)
 
 
 class Settings(WorldSettings):
     """Settings of the feed."""
 
+    variant: Literal["sardine", "small"] = Field(
+        "sardine", description="small: three items of one topic each, one shown, and all users alike"
+    )
     candidates: int = Field(20, ge=1, le=ITEMS, description="items offered to the policy at every step")
     slate_size: int = Field(5, ge=1, le=100, description="items of a page")
     boredom: int = Field(5, ge=0, description="clicks on a topic within five pages that close it for five; 0: never")
@@ -63,6 +73,17 @@ class Settings(WorldSettings):
     )
     horizon: int | None = Field(None, ge=1, description="truncate after so many pages; default 100, with days never")
     observe: tuple[str, ...] = Field((), description="hidden state to show: taste, closed, satisfaction")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _small_by_default(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return SMALL | values if values.get("variant") == "small" else values
+
+    @model_validator(mode="after")
+    def _small_is_small(self) -> "Settings":
+        if self.variant == "small" and (self.candidates, self.slate_size) != (3, 1):
+            raise ValueError("variant=small offers three items and shows one: leave candidates and slate_size alone")
+        return self
 
     @model_validator(mode="after")
     def _visits_take_days(self) -> "Settings":
@@ -86,7 +107,7 @@ class Feed(Environment):
         self._settings = s = cast(Settings, settings)
         check_observe(self.name, s.observe, ("taste", "closed", "satisfaction"))
         self.horizon = s.horizon or (None if s.days else PAGES)
-        self.catalogue = catalogue().to(self.device)
+        self.catalogue = (catalogue() if s.variant == "sardine" else small_catalogue()).to(self.device)
         self._main_topic = self.catalogue.features.argmax(1)
         self._looked = EXAMINATION ** torch.arange(s.slate_size, device=self.device)
         topics = range(TOPICS)
@@ -122,6 +143,9 @@ class Feed(Environment):
         weights, order = noise.uniform(TOPICS), noise.uniform(TOPICS)
         count = 3 + noise.integers(3, 1)
         taste = _unit(weights * (order.argsort(1).argsort(1) < count))
+        if self._settings.variant == "small":
+            taste = torch.zeros_like(taste)
+            taste[:, : len(SMALL_TASTE)] = taste.new_tensor(SMALL_TASTE)
         none = torch.zeros_like(taste[:, 0])
         return {
             "taste": taste,
@@ -137,7 +161,8 @@ class Feed(Environment):
 
     def sample_candidates(self, noise: Noise) -> State:
         """Return different items: one from each of C equal parts of the catalogue, int64 [n, C]."""
-        edges = torch.arange(self._settings.candidates + 1, device=self.device) * ITEMS // self._settings.candidates
+        parts = torch.arange(self._settings.candidates + 1, device=self.device)
+        edges = parts * len(self.catalogue) // self._settings.candidates
         width = edges[1:] - edges[:-1]
         return {"item": edges[:-1] + (noise.uniform(self._settings.candidates) * width).long().clamp(max=width - 1)}
 
@@ -181,18 +206,14 @@ class Feed(Environment):
     def relevance(self, item: Tensor) -> Tensor:
         """Return the appeal of items [B, P] to the present users, in (0, 1): σ(slope (item · open taste − offset))."""
         open_taste = self.state["taste"] * (self.state["closed"] == 0)
-        products = torch.einsum("bpt,bt->bp", self.catalogue.features[item], open_taste)
-        return torch.sigmoid(SLOPE * (products - OFFSET))
+        return appeal(torch.einsum("bpt,bt->bp", self.catalogue.features[item], open_taste))
 
     def _tire(self, topic: Tensor, clicked: Tensor) -> None:
         """Count clicks by topic [B, K] over the last pages; topics clicked often enough are closed for a while."""
-        recent = self.state["recent"]
-        page = torch.zeros_like(recent[:, 0]).scatter_add(1, topic, clicked.float())
-        recent = torch.cat([recent[:, 1:], page.unsqueeze(1)], 1)
-        left = (self.state["closed"] - 1).clamp(min=0)
-        if self._settings.boredom:
-            left = torch.where((recent.sum(1) >= self._settings.boredom) & (left == 0), float(WINDOW), left)
-        self.state["recent"], self.state["closed"] = recent, left
+        page = torch.zeros_like(self.state["closed"]).scatter_add(1, topic, clicked.float())
+        self.state["recent"], self.state["closed"] = tired(
+            self.state["recent"], self.state["closed"], page, self._settings.boredom
+        )
 
     def _pull(self, features: Tensor, clicked: Tensor) -> None:
         """Move taste towards the mean of what was clicked, and remember what that was."""
@@ -245,8 +266,10 @@ class Feed(Environment):
 
     @property
     def references(self) -> References | None:
-        """Return the returns of random and of rules that see what is clicked; no ceiling is known."""
+        """Return the returns of random and of rules that see what is clicked; only that of `small` has a ceiling."""
         s = self._settings
+        if s.variant == "small":
+            return SMALL_REFERENCES if all(getattr(s, key) == value for key, value in SMALL.items()) else None
         known = REFERENCES.get((s.boredom, s.influence, s.leaving, s.days, s.reward))
         usual = s.candidates == 20 and s.slate_size == 5 and s.resample == "step" and s.horizon is None
         if known is None or not usual:
@@ -282,12 +305,41 @@ class Feed(Environment):
         return observation.products(taste, self.catalogue.features)
 
 
+def appeal(products: Tensor) -> Tensor:
+    """Return the probability that an item looked at is clicked, from its product with the taste for open topics."""
+    return torch.sigmoid(SLOPE * (products - OFFSET))
+
+
+def tired(recent: Tensor, closed: Tensor, page: Tensor, boredom: int) -> tuple[Tensor, Tensor]:
+    """Return what clicks on a page do to `recent` and `closed`.
+
+    recent: clicks by topic in the last pages, newest last, [B, 5, topics].  closed: pages for which topics are still
+    closed, [B, topics].  page: clicks by topic on the new page, [B, topics].  boredom: clicks that close, 0: none.
+    """
+    recent = torch.cat([recent[:, 1:], page.unsqueeze(1)], 1)
+    left = (closed - 1).clamp(min=0)
+    if boredom:
+        left = torch.where((recent.sum(1) >= boredom) & (left == 0), float(WINDOW), left)
+    return recent, left
+
+
+def small_catalogue() -> Catalogue:
+    """Return the items of `small`: one a topic."""
+    topics = range(len(SMALL_TASTE))
+    return Catalogue.of(torch.eye(TOPICS)[: len(topics)], [f"topic_{t}" for t in topics])
+
+
 def catalogue() -> Catalogue:
-    """Return the items: two or three topics each, weights uniform, of length 1; the same in every feed."""
+    """Return the items: two or three topics each, weights uniform, of length 1; the same in every feed.
+
+    Their names tell the topics, the one whose clicks bore first: `item_621 (1+6+2)`.
+    """
     noise = SessionNoise(0, torch.arange(ITEMS), torch.zeros(ITEMS, dtype=torch.int64))
     weights, order = noise.uniform(TOPICS), noise.uniform(TOPICS)
     count = 2 + noise.integers(2, 1)
-    return Catalogue.of(_unit(weights * (order.argsort(1).argsort(1) < count)), [f"item_{i}" for i in range(ITEMS)])
+    features = _unit(weights * (order.argsort(1).argsort(1) < count))
+    topics = [ranked[: int(n)] for ranked, n in zip(features.argsort(1, descending=True).tolist(), count, strict=True)]
+    return Catalogue.of(features, [f"item_{i} ({'+'.join(map(str, t))})" for i, t in enumerate(topics)])
 
 
 def _unit(vectors: Tensor) -> Tensor:

@@ -160,12 +160,20 @@ class InterestExploration(Environment):
         }
 
     def _known_scores(self, observation: Observation) -> Tensor:
-        """Return the present users' scores. Raises InputError for an observation of anybody else."""
-        if not torch.equal(observation.items, self.observation.items):
+        """Return the scores of the present users that an observation shows, in its order, [n, C].
+
+        Raises InputError for an observation of anybody else.
+        """
+        shown, present = observation.items, self.observation.items
+        if torch.equal(shown, present):
+            return self.scores()
+        first, order = present[:, 0, 0].sort()  # by the quality of the first candidate users are told apart
+        rows = order[torch.searchsorted(first, shown[:, 0, 0].contiguous()).clamp(max=len(first) - 1)]
+        if not torch.equal(shown, present[rows]):
             raise InputError(
                 "oracle reads what users hide, so it stands only where this simulator is stepped: name another rule"
             )
-        return self.scores()
+        return self.scores()[rows]
 
     @property
     def references(self) -> References | None:
