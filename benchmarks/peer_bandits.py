@@ -2,10 +2,12 @@
 
     python3.11 -m venv peers && peers/bin/pip install mabwiser==2.7.4 gobrec==1.0.8
 
-A library that is missing is left out.
+A library that is missing is left out. `peers/bin/python benchmarks/peer_bandits.py store tests/data/gobrec.npz` writes
+what tests/agents/test_gobrec.py compares with.
 """
 
 import json
+import sys
 import time
 from typing import Any
 
@@ -86,12 +88,37 @@ def gobrec_linucb(arms: int, batch: int, rounds: int, features: int) -> Found:
     return _found(started, means, chosen, batch)
 
 
+def gobrec_choices(x: Array, rewards: Array, batch: int, alpha: float, penalty: float) -> Array:
+    """Return the arms that gobrec's LinUCB chooses, [n]; in the first batch every arm in turn."""
+    from gobrec.mabs.lin_mabs import LinUCB
+
+    bandit, chosen = LinUCB(alpha=alpha, l2_lambda=penalty, use_gpu=False), list[Array]()
+    for start in range(0, len(x), batch):
+        part = x[start : start + batch]
+        picks = np.arange(batch) % rewards.shape[1] if start == 0 else bandit.predict(part).argmax(1).numpy()
+        bandit.fit(part, picks, rewards[np.arange(start, start + batch), picks])
+        chosen.append(picks)
+    return np.concatenate(chosen)
+
+
+def store(path: str) -> None:
+    """Write a short problem with gobrec's choices for two settings of α and λ."""
+    x, _, rewards = problem(arms=10, rounds=1000, features=20, seed=7)
+    x = x.astype(np.float32)  # as features are in slatewise
+    choices = {
+        f"alpha {alpha:g} penalty {penalty:g}": gobrec_choices(x, rewards, 20, alpha, penalty).astype(np.uint8)
+        for alpha, penalty in ((0.5, 1.0), (1.0, 4.0))
+    }
+    np.savez_compressed(path, x=x, rewards=rewards.astype(np.uint8), **choices)
+
+
 def _found(started: float, means: Array, chosen: list[Any], batch: int) -> Found:
     rate = len(chosen) / (time.process_time() - started)
     return rate, float(means[np.arange(len(chosen)), chosen][-2000:].mean()) if batch > 1 else None
 
 
-def main() -> None:
+def measure_all() -> None:
+    """Print rates and means of every library that is there, as JSON."""
     found: dict[str, list[Any]] = {}
     for arms, batch in ARMS_AND_BATCHES:
         for name, measure in (("MABWiser LinUCB", mabwiser_linucb), ("gobrec LinUCB", gobrec_linucb)):
@@ -103,4 +130,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["store"]:
+        store(sys.argv[2])
+    else:
+        measure_all()
