@@ -30,9 +30,9 @@ def problem(arms: int, rounds: int, features: int, seed: int = 0) -> tuple[Array
     return x, means, (random.random((rounds, 1)) < means).astype(float)
 
 
-def numpy_linucb(arms: int, batch: int, rounds: int, features: int) -> tuple[float, float]:
+def numpy_linucb(arms: int, batch: int, rounds: int, features: int, seed: int = 0) -> tuple[float, float]:
     """Return rounds a CPU second and the mean reward of the last 2,000: rank-one updates, all arms in one array."""
-    x, means, rewards = problem(arms, rounds, features)
+    x, means, rewards = problem(arms, rounds, features, seed)
     inverse, moment = np.tile(np.eye(features), (arms, 1, 1)), np.zeros((arms, features))
     weights, chosen = np.zeros((arms, features)), np.zeros(rounds, dtype=int)
     started = time.process_time()

@@ -177,8 +177,10 @@ class DisjointModel(LinearModel):
         Items are independent, so this is a draw of the scores; two candidates of one item are taken to agree.
         """
         mean, deviation = self.item_bounds(observation)
-        normals = _normals(count, len(self.items.ids), generator)[:, self.items.of(observation.item_ids)]
-        return mean.unsqueeze(1) + scale * deviation.unsqueeze(1) * normals.transpose(0, 1)
+        normals, rows = _normals(count, len(self.items.ids), generator), self.items.of(observation.item_ids)
+        at = rows.unsqueeze(1).expand(-1, count, -1)
+        drawn = normals.expand(len(rows), -1, -1).gather(2, at)
+        return drawn.mul_(scale * deviation.unsqueeze(1)).add_(mean.unsqueeze(1))
 
     def contributions(self, observation: Observation) -> Tensor:
         """Return weight × feature, [B, C, d]."""
