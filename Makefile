@@ -36,6 +36,7 @@ bench: $(VENV)/.user
 	$(BIN)/python benchmarks/simulation.py
 	$(BIN)/python benchmarks/slateq.py
 	$(BIN)/python benchmarks/bandits.py
+	$(BIN)/python benchmarks/bandit_seeds.py
 	$(BIN)/python benchmarks/mismatch.py
 	$(BIN)/python benchmarks/off_policy.py
 	$(BIN)/python benchmarks/off_policy_speed.py

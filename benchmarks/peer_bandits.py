@@ -1,11 +1,14 @@
 """LinUCB of other libraries on the problem of bandits.py, and as plain NumPy: run by it with a Python that has them.
 
-    python3.11 -m venv peers && peers/bin/pip install mabwiser==2.7.4 gobrec==1.0.8
+    python3.11 -m venv peers && peers/bin/pip install mabwiser==2.7.4 gobrec==1.0.8 vowpalwabbit==9.11.9
 
-A library that is missing is left out.
+A library that is missing is left out. `peers/bin/python benchmarks/peer_bandits.py store tests/data/gobrec.npz` writes
+what tests/agents/test_gobrec.py compares with. `errors ORDERS.npz` in the place of that prints errors of Vowpal Wabbit
+and of plain NumPy LinUCB on features `x0`, `x1`, … with right arms `y0`, `y1`, …
 """
 
 import json
+import sys
 import time
 from typing import Any
 
@@ -28,9 +31,9 @@ def problem(arms: int, rounds: int, features: int, seed: int = 0) -> tuple[Array
     return x, means, (random.random((rounds, 1)) < means).astype(float)
 
 
-def numpy_linucb(arms: int, batch: int, rounds: int, features: int) -> tuple[float, float]:
+def numpy_linucb(arms: int, batch: int, rounds: int, features: int, seed: int = 0) -> tuple[float, float]:
     """Return rounds a CPU second and the mean reward of the last 2,000: rank-one updates, all arms in one array."""
-    x, means, rewards = problem(arms, rounds, features)
+    x, means, rewards = problem(arms, rounds, features, seed)
     inverse, moment = np.tile(np.eye(features), (arms, 1, 1)), np.zeros((arms, features))
     weights, chosen = np.zeros((arms, features)), np.zeros(rounds, dtype=int)
     started = time.process_time()
@@ -86,12 +89,90 @@ def gobrec_linucb(arms: int, batch: int, rounds: int, features: int) -> Found:
     return _found(started, means, chosen, batch)
 
 
+def gobrec_choices(x: Array, rewards: Array, batch: int, alpha: float, penalty: float) -> Array:
+    """Return the arms that gobrec's LinUCB chooses, [n]; in the first batch every arm in turn."""
+    from gobrec.mabs.lin_mabs import LinUCB
+
+    bandit, chosen = LinUCB(alpha=alpha, l2_lambda=penalty, use_gpu=False), list[Array]()
+    for start in range(0, len(x), batch):
+        part = x[start : start + batch]
+        picks = np.arange(batch) % rewards.shape[1] if start == 0 else bandit.predict(part).argmax(1).numpy()
+        bandit.fit(part, picks, rewards[np.arange(start, start + batch), picks])
+        chosen.append(picks)
+    return np.concatenate(chosen)
+
+
+def numpy_choice_errors(x: Array, right: Array, arms: int, alpha: float) -> float:
+    """Return the share of wrong choices of a plain disjoint LinUCB, λ 1, with an intercept, one row at a time."""
+    x = np.hstack([np.ones((len(x), 1)), x])
+    inverse, moment = np.tile(np.eye(x.shape[1]), (arms, 1, 1)), np.zeros((arms, x.shape[1]))
+    wrong = 0
+    for row, answer in zip(x, right, strict=True):
+        pull = inverse @ row
+        arm = int(np.argmax((pull * moment).sum(1) + alpha * np.sqrt(pull @ row)))
+        inverse[arm] -= np.outer(pull[arm], pull[arm]) / (1 + pull[arm] @ row)
+        moment[arm] += (arm == answer) * row
+        wrong += arm != answer
+    return wrong / len(x)
+
+
+VW_EXPLORERS = [
+    f"{explorer} -l {rate}"
+    for explorer in ("--squarecb --gamma_scale 100", "--epsilon 0.05", "--bag 5")
+    for rate in (0.5, 2)
+]
+
+
+def vw_errors(x: Array, right: Array, arms: int, options: str) -> float:
+    """Return the share of wrong choices of Vowpal Wabbit with features of the user crossed with the arm."""
+    from vowpalwabbit import Workspace
+
+    learner, random = Workspace(f"--cb_explore_adf {options} -q us --quiet"), np.random.default_rng(0)
+    actions, wrong = [f"|s a{arm}" for arm in range(arms)], 0
+    for row, answer in zip(x, right, strict=True):
+        shared = "shared |u " + " ".join(f"f{i}:{value:.6f}" for i, value in enumerate(row))
+        chances = np.array(learner.predict([shared, *actions]))
+        arm = int(random.choice(arms, p=chances / chances.sum()))
+        labelled = [*actions]
+        labelled[arm] = f"{arm}:{-float(arm == answer)}:{chances[arm]} {actions[arm]}"
+        learner.learn([shared, *labelled])
+        wrong += arm != answer
+    learner.finish()
+    return wrong / len(x)
+
+
+def data_errors(path: str) -> None:
+    """Print every learner's errors over the orders of a file, as JSON."""
+    with np.load(path) as file:
+        orders = [(file[f"x{i}"], file[f"y{i}"]) for i in range(len(file.files) // 2)]
+    arms = int(max(right.max() for _, right in orders)) + 1
+    found = {"plain NumPy LinUCB, α 0.25": [numpy_choice_errors(x, right, arms, 0.25) for x, right in orders]}
+    try:
+        for options in VW_EXPLORERS:
+            found[f"Vowpal Wabbit {options}"] = [vw_errors(x, right, arms, options) for x, right in orders]
+    except ImportError:
+        pass
+    print(json.dumps(found))
+
+
+def store(path: str) -> None:
+    """Write a short problem with gobrec's choices for two settings of α and λ."""
+    x, _, rewards = problem(arms=10, rounds=1000, features=20, seed=7)
+    x = x.astype(np.float32)  # as features are in slatewise
+    choices = {
+        f"alpha {alpha:g} penalty {penalty:g}": gobrec_choices(x, rewards, 20, alpha, penalty).astype(np.uint8)
+        for alpha, penalty in ((0.5, 1.0), (1.0, 4.0))
+    }
+    np.savez_compressed(path, x=x, rewards=rewards.astype(np.uint8), **choices)
+
+
 def _found(started: float, means: Array, chosen: list[Any], batch: int) -> Found:
     rate = len(chosen) / (time.process_time() - started)
     return rate, float(means[np.arange(len(chosen)), chosen][-2000:].mean()) if batch > 1 else None
 
 
-def main() -> None:
+def measure_all() -> None:
+    """Print rates and means of every library that is there, as JSON."""
     found: dict[str, list[Any]] = {}
     for arms, batch in ARMS_AND_BATCHES:
         for name, measure in (("MABWiser LinUCB", mabwiser_linucb), ("gobrec LinUCB", gobrec_linucb)):
@@ -103,4 +184,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["store"]:
+        store(sys.argv[2])
+    elif sys.argv[1:2] == ["errors"]:
+        data_errors(sys.argv[2])
+    else:
+        measure_all()

@@ -8,7 +8,6 @@ contributed. Noise has variance 1, the prior is N(0, I / λ): whoever wants anot
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,10 +109,11 @@ class SharedModel(LinearModel):
 
 
 class DisjointModel(LinearModel):
-    """One regression an item, over (1, user, what is particular to the candidate now)."""
+    """One regression an item, over (1, user, what is particular to the candidate now); the 1 is the intercept."""
 
-    def __init__(self, spec: Spec, penalty: float, device: torch.device) -> None:
-        self.names = ("1", *spec.user, *spec.items)
+    def __init__(self, spec: Spec, penalty: float, device: torch.device, intercept: bool = True) -> None:
+        self.intercept = intercept
+        self.names = (*(("1",) if intercept else ()), *spec.user, *spec.items)
         self.own = len(spec.items) > 0  # whether two candidates of one item may differ
         self.ridges = Ridges(len(self.names), penalty, device)
         self.items = ItemRows(device)
@@ -123,15 +123,18 @@ class DisjointModel(LinearModel):
         at = slate.clamp(min=0)
         items = observation.item_ids.gather(1, at)[used]
         if used.shape == (1, 1) and not self.own:
-            return {"item": items, "x": with_one(observation.user)[used[0]], "y": reward[used]}
+            return {"item": items, "x": self._users(observation)[used[0]], "y": reward[used]}
         return {"item": items, "x": self.features(observation, at)[used], "y": reward[used]}
 
     def features(self, observation: Observation, positions: Tensor | None = None) -> Tensor:
         """Return the features of candidates at positions [B, P], or of all, float64 [B, P, d]."""
         at = positions if positions is not None else _everything(observation)
-        user = with_one(observation.user).unsqueeze(1).expand(-1, at.shape[1], -1)
+        user = self._users(observation).unsqueeze(1).expand(-1, at.shape[1], -1)
         own = observation.items.gather(1, at.unsqueeze(2).expand(-1, -1, observation.items.shape[2]))
         return torch.cat([user, own.double()], 2)
+
+    def _users(self, observation: Observation) -> Tensor:
+        return with_one(observation.user) if self.intercept else observation.user.double()
 
     def add(self, rows: Rows, sign: float = 1.0) -> None:
         """Take rows in, or out; new items get a regression of their own."""
@@ -149,10 +152,10 @@ class DisjointModel(LinearModel):
         weights, covariance, rows = self.ridges.weights, self.ridges.covariance, self.items.of(observation.item_ids)
         if self.own or weights.shape[0] > 64 + 8 * rows.shape[1]:
             return self._gathered_bounds(observation, rows)
+        users = self._users(observation)
         if rows.shape[0] == 1 and rows.device.type == "cpu":
-            mean, variance = _one_user(observation.user, weights, covariance)
+            mean, variance = _one_user(users, weights, covariance)
             return mean[rows], variance[rows].clamp_(min=0).sqrt_()
-        users = with_one(observation.user)
         squares = (users.unsqueeze(2) * users.unsqueeze(1)).flatten(1)
         variance = (squares @ covariance.flatten(1).T).gather(1, rows).clamp_(min=0)
         return (users @ weights.T).gather(1, rows), variance.sqrt_()
@@ -174,8 +177,10 @@ class DisjointModel(LinearModel):
         Items are independent, so this is a draw of the scores; two candidates of one item are taken to agree.
         """
         mean, deviation = self.item_bounds(observation)
-        normals = _normals(count, len(self.items.ids), generator)[:, self.items.of(observation.item_ids)]
-        return mean.unsqueeze(1) + scale * deviation.unsqueeze(1) * normals.transpose(0, 1)
+        normals, rows = _normals(count, len(self.items.ids), generator), self.items.of(observation.item_ids)
+        at = rows.unsqueeze(1).expand(-1, count, -1)
+        drawn = normals.expand(len(rows), -1, -1).gather(2, at)
+        return drawn.mul_(scale * deviation.unsqueeze(1)).add_(mean.unsqueeze(1))
 
     def contributions(self, observation: Observation) -> Tensor:
         """Return weight × feature, [B, C, d]."""
@@ -215,8 +220,7 @@ class DisjointModel(LinearModel):
 
 def _one_user(user: Tensor, weights: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and variance of one user with every regression, [R] each: in NumPy, which is faster for one."""
-    x = np.ones(weights.shape[1])
-    x[1:] = user.numpy()[0]
+    x = user.numpy()[0]
     pull = covariance.numpy().reshape(-1, len(x)) @ x
     return torch.from_numpy(weights.numpy() @ x), torch.from_numpy(pull.reshape(-1, len(x)) @ x)
 

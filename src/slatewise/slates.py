@@ -12,13 +12,14 @@ from slatewise.errors import InputError
 
 
 def top_k(values: Tensor, mask: Tensor, k: int) -> Tensor:
-    """Return the k candidates of highest value [B, C], best first; holes where fewer may be shown.
+    """Return the k candidates of highest value [..., C], best first, as [..., k]; holes where fewer may be shown.
 
-    Raises InputError for a value that is not a number.
+    mask: as values, or broadcast to them.  Raises InputError for a value that is not a number.
     """
-    found = values.masked_fill(~mask, -torch.inf).topk(min(k, values.shape[1]), dim=1)
+    known = torch.where(mask, values, -torch.inf)
+    found = known.max(-1, keepdim=True) if k == 1 else known.topk(min(k, values.shape[-1]), dim=-1)
     if bool(found.values.isnan().any()):  # they come first
-        row = int(found.values.isnan().any(1).nonzero()[0])
+        row = int(found.values.isnan().nonzero()[0, 0])
         raise InputError(f"a candidate's value in row {row} is NaN: the model that gave it has diverged")
     return _pad(torch.where(found.values > -torch.inf, found.indices, -1), k)
 
@@ -314,5 +315,5 @@ def softmax_propensity(logits: Tensor, mask: Tensor, slate: Tensor) -> Tensor:
 
 
 def _pad(slate: Tensor, k: int) -> Tensor:
-    missing = k - slate.shape[1]
+    missing = k - slate.shape[-1]
     return torch.nn.functional.pad(slate, (0, missing), value=-1) if missing > 0 else slate

@@ -129,10 +129,12 @@ def test_ten_thousand_single_updates_end_where_a_solve_does() -> None:
     torch.testing.assert_close(one.weights, all_at_once.weights, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("model", ["shared", "disjoint", "hybrid"])
-def test_one_at_a_time_learns_what_a_batch_does(model: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "intercept"), [("shared", True), ("disjoint", True), ("hybrid", True), ("disjoint", False)]
+)
+def test_one_at_a_time_learns_what_a_batch_does(model: str, intercept: bool) -> None:
     env = world(30)
-    one, batch = (sw.LinUCB(env.spec, model=model) for _ in range(2))
+    one, batch = (sw.LinUCB(env.spec, model=model, intercept=intercept) for _ in range(2))
     for interactions in learned(batch, env, steps=3):
         for i in range(30):
             one.observe(interactions[i : i + 1])

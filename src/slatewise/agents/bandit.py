@@ -199,10 +199,7 @@ class EnsembleBandit(DrawingPolicy, Bandit, ABC):
         return Votes(torch.cat(parts), candidates)
 
     def _preferred(self, observation: Observation) -> Tensor:
-        opinions = self.opinions(observation)
-        mask = observation.mask.unsqueeze(1).expand(opinions.shape)
-        slates = top_k(opinions.flatten(0, 1), mask.flatten(0, 1), self.slate_size)
-        return slates.view(*opinions.shape[:2], self.slate_size)
+        return top_k(self.opinions(observation), observation.mask.unsqueeze(1), self.slate_size)
 
     def noise(self) -> torch.Generator:
         """Return a generator that draws the same numbers until something is learned."""

@@ -187,6 +187,7 @@ class LinearSettings(SumSettings):
         "auto", description="one model for all items, one an item, or both; auto: shared where items have features"
     )
     penalty: float = Field(1.0, gt=0, description="λ of the ridge regression")
+    intercept: bool = Field(True, description="a feature that is always 1; a model=disjoint may go without")
 
 
 MODELS: dict[str, Any] = {"shared": SharedModel, "disjoint": DisjointModel, "hybrid": HybridModel}
@@ -206,9 +207,13 @@ class LinearBandit(SumBandit, ABC):
     """A bandit with a Bayesian linear model of the reward of an item."""
 
     def begin_sums(self) -> None:
-        """Make the model. Raises InputError for a shared model where nothing tells items apart."""
+        """Make the model. Raises InputError for one without the features or the intercept it needs."""
         s = cast(LinearSettings, self.settings)
-        self.model: LinearModel = MODELS[kind_of_model(self, s.model)](self.spec, s.penalty, self.device)
+        kind = kind_of_model(self, s.model)
+        if not s.intercept and kind != "disjoint":
+            raise InputError(f"{self.name}: intercept=false is for model=disjoint, this is {kind}: set it to true")
+        options = {} if s.intercept else {"intercept": False}
+        self.model: LinearModel = MODELS[kind](self.spec, s.penalty, self.device, **options)
 
     def bounds(self, observation: Observation) -> tuple[Tensor, Tensor | None]:
         """Return mean and standard deviation of every candidate's expected reward, float64 [B, C] each."""
