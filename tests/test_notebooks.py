@@ -24,7 +24,7 @@ def test_the_text_runs(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     exec(compile(script, text.name, "exec"), names)
     assert not list(tmp_path.iterdir())
     solutions = [float(value) for value in re.findall(r"^check\(([\d.]+),", script, re.MULTILINE)]
-    exercises = re.findall(r"\n# %%\n(answer_\d = )None(\ncheck\(.*\))\n", script)
+    exercises = re.findall(r"\n# %%\n((?:(?!# %%).*\n)*?answer_\d = )None(\ncheck\(.*\))\n", script)
     assert len(exercises) == script.count("**Exercise")
     for answer, check in exercises:  # whoever answers runs the cell again, after all the others and more than once
         right = [value for value in solutions if accepted(f"{answer}{value}{check}", names)]

@@ -39,7 +39,7 @@ HAZARD = 0.3  # of leaving after a page, with no satisfaction at all
 RETURN = (0.1, 0.9)  # probability of returning on a day, with no satisfaction and with all
 SHORT = 0.5  # satisfaction at the beginning
 
-# Mean return ± standard error of random, favourites, varied (20,000 sessions, `benchmarks/worlds.py` with seed 2026), by
+# Mean return ± standard error of random, favourites, varied (20,000 sessions, `benchmarks/worlds.py --seed 2026`), by
 # boredom, influence, leaving, days and reward; 20 candidates, pages of 5. No optimum is known, so there is no ceiling.
 REFERENCES = {
     (5, 0.05, True, 0, "clicks"): ((2.373, 0.018), (4.919, 0.041), (5.162, 0.046)),
