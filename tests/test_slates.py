@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from slatewise.choice import ExponentialCascade, FirstPosition, InnerProduct, Logit, Proportional
 from slatewise.errors import InputError
+from slatewise.interactions import Observation
 from slatewise.slates import (
     best_slate,
     epsilon_propensity,
@@ -19,6 +20,7 @@ from slatewise.slates import (
     sample_slate,
     slate_value,
     softmax_propensity,
+    top_candidates,
     top_k,
     top_k_slate,
     uniform_propensity,
@@ -348,3 +350,25 @@ def test_top_k_slates_rank_by_weight_times_what_an_item_is_worth_more_than_no_cl
     assert top_k_slate(FirstPosition(), scores, values, nothing, mask, 2).tolist() == [[0, 1]]
     cascade = ExponentialCascade(InnerProduct(1))
     assert top_k_slate(cascade, scores, values, nothing, mask, 4).tolist() == [[2, 1, 0, -1]]
+
+
+@pytest.mark.parametrize("k", [1, 2, 6])
+@pytest.mark.parametrize("opinions", [(), (3,)], ids=["one opinion", "three"])
+def test_equals_go_in_all_directions_and_higher_values_first(k: int, opinions: tuple[int, ...]) -> None:
+    """Whatever the order of the candidates and whatever else is in the batch; what may not be shown never."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.tensor([3, 9, 4, -1, 7, 5]).repeat(2000, 1)
+    seen = Observation(torch.rand(2000, 2, generator=generator), ids, torch.zeros(2000, 6, 0))
+    values = torch.tensor([1.0, 2.0, 2.0, 2.0, 2.0, math.inf])[None].expand(2000, *opinions, 6).clone()
+    slate = top_candidates(values, seen, k)
+    assert (slate[..., 0] == 5).all()
+    if k > 1:
+        share = torch.bincount(slate[..., 1].flatten(), minlength=6) / slate[..., 1].numel()
+        torch.testing.assert_close(share, torch.tensor([0, 1, 1, 0, 1, 0]) / 3, atol=0.04, rtol=0)
+    if k == 6:
+        assert (slate[..., 4] == 0).all()
+        assert (slate[..., 5] == -1).all()
+    assert torch.equal(top_candidates(values[:7], seen[:7], k), slate[:7])
+    order = torch.tensor([4, 0, 5, 2, 1, 3])
+    mixed = top_candidates(values[..., order], Observation(seen.user, ids[:, order], seen.items), k)
+    assert torch.equal(torch.where(mixed >= 0, order[mixed], -1), slate)

@@ -10,6 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from slatewise.interactions import Observation
+
 
 class Noise(Protocol):
     """Source of random numbers for n users at once."""
@@ -93,3 +95,17 @@ def _shift(x: Tensor, by: int) -> Tensor:
 
 def _top_bits(x: Tensor, bits: int) -> Tensor:
     return _shift(x, 64 - bits)
+
+
+def pair_keys(observation: Observation, item_ids: Tensor) -> Tensor:
+    """Return a hash of user features (the history included) and item for items [B, P], int64 [B, P].
+
+    Sums of 64-bit hashes of every feature with its place: two of a million pairs share one with probability 3e-8.
+    """
+    state = observation.user
+    if observation.history is not None:
+        state = torch.cat([state, observation.history.flatten(1)], 1)
+    bits = (state + 0.0).contiguous().view(torch.int32).long()  # + 0.0: −0 is 0
+    place = mix(torch.arange(bits.shape[1], device=bits.device))
+    hashed = mix(bits + place).sum(1, keepdim=True)
+    return mix(hashed + mix(item_ids))

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from slatewise.choice import Cascade, Choice, FirstPosition, Multinomial, PositionBased
 from slatewise.errors import InputError
+from slatewise.interactions import Observation
+from slatewise.noise import mix, pair_keys
 
 
 def top_k(values: Tensor, mask: Tensor, k: int) -> Tensor:
@@ -22,6 +24,34 @@ def top_k(values: Tensor, mask: Tensor, k: int) -> Tensor:
         row = int(found.values.isnan().nonzero()[0, 0])
         raise InputError(f"a candidate's value in row {row} is NaN: the model that gave it has diverged")
     return _pad(torch.where(found.values > -torch.inf, found.indices, -1), k)
+
+
+def top_candidates(values: Tensor, observation: Observation, k: int) -> Tensor:
+    """Return the k candidates of highest value, as `top_k`; equals in the order of a hash of user and item.
+
+    So what nobody has tried is tried in all directions, whatever the order of the candidates: by position, every user
+    would meet the first item first.  values: [B, C], or [B, S, C] for S opinions, each with an order of its own.
+    """
+    mask = observation.mask if values.ndim == 2 else observation.mask.unsqueeze(1)
+    slate, known = top_k(values, mask, k), torch.where(mask, values, -torch.inf)
+    if not _ties(known, k):
+        return slate
+    keys = pair_keys(observation, observation.item_ids)
+    if values.ndim == 3:
+        keys = keys.unsqueeze(1) + torch.arange(values.shape[1], device=keys.device).unsqueeze(1)
+    order = mix(keys).argsort(dim=-1, stable=True)
+    found = known.gather(-1, order).sort(dim=-1, descending=True, stable=True)
+    best = torch.where(found.values > -torch.inf, order.gather(-1, found.indices), -1)
+    return _pad(best[..., :k], k)
+
+
+def _ties(known: Tensor, k: int) -> bool:
+    """Whether candidates of equal value compete for a place among the first k; −∞ may not be shown."""
+    if k == 1:
+        best = known.amax(-1, keepdim=True)
+        return bool((((known == best) & (best > -torch.inf)).sum(-1) > 1).any())
+    best = known.topk(min(k + 1, known.shape[-1]), dim=-1).values
+    return bool(((best[..., 1:] == best[..., :-1]) & (best[..., 1:] > -torch.inf)).any())
 
 
 def best_slate(

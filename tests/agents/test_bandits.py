@@ -276,6 +276,21 @@ def test_ten_thousand_arms() -> None:
     assert agent.act(observation).slate.shape == (2, 1)
 
 
+@pytest.mark.parametrize("delta", [0.5, 0.95])
+def test_what_nobody_has_tried_is_tried_in_all_directions(delta: float) -> None:
+    """On the wheel, whose first item is safe: with ties by position a fresh LinUCB never leaves it."""
+    env: Any = sw.make("wheel-bandit", users=100, seed=1, delta=delta)
+    agent, lost, uniform = sw.LinUCB(env.spec, seed=1, alpha=0.5), 0.0, 0.0
+    for _ in range(100):
+        means = env.means(env.observation.user, env.observation.item_ids)
+        decision = agent.act(env.observation)
+        best = means.amax(1)
+        lost += float((best - means.gather(1, decision.slate).squeeze(1)).sum())
+        uniform += float((best - means.mean(1)).sum())
+        agent.observe(env.step(decision))
+    assert lost < 0.95 * uniform
+
+
 # Settings that may change, and bad input.
 
 

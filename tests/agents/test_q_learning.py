@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import slatewise as sw
-from slatewise.agents.q_learning import pair_keys
 from slatewise.mazes import LAYOUTS
+from slatewise.noise import pair_keys
 
 LINE = "M..C\n"
 RIGHT, LEFT = 1, 3

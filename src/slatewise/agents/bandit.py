@@ -18,7 +18,7 @@ from slatewise.explanations import Explanation
 from slatewise.interactions import Interactions, Observation
 from slatewise.noise import mix
 from slatewise.policies import DrawingPolicy
-from slatewise.slates import top_k
+from slatewise.slates import top_candidates
 
 CHUNK_VALUES = 4_000_000  # elements of the largest temporary array
 
@@ -75,7 +75,7 @@ class Bandit(Agent, ABC):
 
     def greedy(self, observation: Observation, explore: bool) -> Tensor:  # noqa: ARG002 - for optimists
         """Return the items of highest expected reward."""
-        return top_k(self.scores(observation), observation.mask, self.slate_size)
+        return top_candidates(self.scores(observation), observation, self.slate_size)
 
     def explain(self, observation: Observation) -> dict[str, Tensor]:
         """Return the `expected` reward, its `uncertainty` and the `propensity` of the first slot, [B, C] each."""
@@ -199,7 +199,7 @@ class EnsembleBandit(DrawingPolicy, Bandit, ABC):
         return Votes(torch.cat(parts), candidates)
 
     def _preferred(self, observation: Observation) -> Tensor:
-        return top_k(self.opinions(observation), observation.mask.unsqueeze(1), self.slate_size)
+        return top_candidates(self.opinions(observation), observation, self.slate_size)
 
     def noise(self) -> torch.Generator:
         """Return a generator that draws the same numbers until something is learned."""

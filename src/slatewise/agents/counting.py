@@ -16,7 +16,7 @@ from slatewise.agents.bandit_sums import CountingBandit, SumSettings
 from slatewise.distributions import Softmax
 from slatewise.interactions import Observation
 from slatewise.policies import DrawingPolicy
-from slatewise.slates import top_k
+from slatewise.slates import top_candidates
 
 
 class EpsilonSettings(SumSettings):
@@ -83,7 +83,7 @@ class UCB1(CountingBandit):
         mean, radius = self.bounds(observation)
         if explore and radius is not None:
             mean = torch.where(radius.isinf(), torch.inf, mean + cast(UCBSettings, self.settings).width * radius)
-        return top_k(mean, observation.mask, self.slate_size)
+        return top_candidates(mean, observation, self.slate_size)
 
 
 class BetaSettings(SumSettings):

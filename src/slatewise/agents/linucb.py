@@ -12,7 +12,7 @@ from torch import Tensor
 from slatewise.agents.bandit import EnsembleBandit
 from slatewise.agents.bandit_sums import LinearBandit, LinearSettings
 from slatewise.interactions import Observation
-from slatewise.slates import top_k
+from slatewise.slates import top_candidates
 
 
 class Settings(LinearSettings):
@@ -38,7 +38,7 @@ class LinUCB(LinearBandit):
         mean, deviation = self.model.bounds(observation)
         if explore:
             mean = mean.add_(deviation, alpha=cast(Settings, self._settings).alpha)
-        return top_k(mean, observation.mask, self.slate_size)
+        return top_candidates(mean, observation, self.slate_size)
 
 
 class ThompsonSettings(LinearSettings):

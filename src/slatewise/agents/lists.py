@@ -15,7 +15,7 @@ from slatewise.choice import PositionBased
 from slatewise.errors import InputError
 from slatewise.interactions import Interactions, Observation
 from slatewise.linear_models import Rows
-from slatewise.slates import top_k
+from slatewise.slates import top_candidates
 
 
 class CascadeSettings(SumSettings):
@@ -38,7 +38,7 @@ class ListUCB(CountingBandit):
     def greedy(self, observation: Observation, explore: bool) -> Tensor:
         """Return the top items by upper confidence bound, or by mean without exploration."""
         mean, radius = self.bounds(observation)
-        return top_k(mean + radius if explore and radius is not None else mean, observation.mask, self.slate_size)
+        return top_candidates(mean + radius if explore and radius is not None else mean, observation, self.slate_size)
 
 
 class CascadeUCB(ListUCB):

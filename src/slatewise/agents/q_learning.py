@@ -13,7 +13,7 @@ from torch import Tensor
 from slatewise.agents.base import Agent, AgentSettings
 from slatewise.errors import InputError
 from slatewise.interactions import Interactions, Observation
-from slatewise.noise import mix
+from slatewise.noise import mix, pair_keys
 from slatewise.slates import top_k
 
 TIE = 1e-9  # the largest difference of values that counts as none
@@ -135,17 +135,3 @@ class QLearning(Agent):
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave."""
         self._keys, self._values = tensors["keys"], tensors["values"]
-
-
-def pair_keys(observation: Observation, item_ids: Tensor) -> Tensor:
-    """Return a hash of user features (the history included) and item for items [B, P], int64 [B, P].
-
-    Sums of 64-bit hashes of every feature with its place: two of a million pairs share one with probability 3e-8.
-    """
-    state = observation.user
-    if observation.history is not None:
-        state = torch.cat([state, observation.history.flatten(1)], 1)
-    bits = (state + 0.0).contiguous().view(torch.int32).long()  # + 0.0: −0 is 0
-    place = mix(torch.arange(bits.shape[1], device=bits.device))
-    hashed = mix(bits + place).sum(1, keepdim=True)
-    return mix(hashed + mix(item_ids))
