@@ -15,10 +15,10 @@ ROOT = Path(slatewise.__file__).parent
 ROOMS = [
     ["errors", "allocation", "plain"],
     ["checks", "tables", "arrow", "batch"],
-    ["interactions"],
+    ["interactions", "constraints"],
     [
         "choice", "history", "returns", "linear", "noise", "settings", "progress", "output", "estimators", "networks",
-        "aggregates", "registry", "documents", "cache", "ridges", "explanations", "metrics", "features", "mazes",
+        "aggregates", "registry", "documents", "cache", "ridges", "explanations", "metrics", "features", "mazes", "cascades",
     ],
     ["slates", "fitting", "sums", "linear_models"],
     ["policies", "distributions"],
