@@ -263,11 +263,16 @@ def test_constraints_do_not_change_with_what_they_were_made_of() -> None:
         ({"fixed": {0: 2, 1: 2}}, "shows an item in two slots"),
         ({"fixed": {0: 70}}, "fixed item 70 has no category: categories has 7 items"),
         ({"fixed": {-1: 2}}, "counted from 0"),
-        ({"fixed": {0: 0, 1: 2}, "at_most": 1}, "2 fixed items are of category 'news', at_most allows 1"),
+        ({"fixed": {0: 0, 1: 2}, "at_most": 1}, "category 'news' has 2 of the fixed items, at_most allows 1"),
         ({"at_least": {NEWS: 2, SPORT: 2}}, r"needs 4 slots, and slates have 3: lower it"),
         ({"at_least": {NEWS: 3}, "fixed": {0: 1}}, "needs 4 slots beside 1 fixed items"),
         ({"fixed": {3: 1}}, r"fixed has slot 3, and slates have 3 slots \(0 to 2\)"),
         ({"categories": None, "at_most": 1}, "need categories"),
+        (
+            {"categories": "news"},
+            r"categories has shape \(\) and type <U4: give a name or a whole number an item",
+        ),
+        ({"categories": [0.5, 1.0]}, "give a name or a whole number an item"),
         ({"categories": (NEWS,)}, "candidate 6 has no category: categories has 1 items"),
     ],
 )

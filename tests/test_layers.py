@@ -18,7 +18,8 @@ ROOMS = [
     ["interactions", "constraints"],
     [
         "choice", "history", "returns", "linear", "noise", "settings", "progress", "output", "estimators", "networks",
-        "aggregates", "registry", "documents", "cache", "ridges", "explanations", "metrics", "features", "mazes", "cascades",
+        "aggregates", "registry", "documents", "cache", "ridges", "explanations", "metrics", "features", "mazes",
+        "cascades",
     ],
     ["slates", "fitting", "sums", "linear_models"],
     ["policies", "distributions"],

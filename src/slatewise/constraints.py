@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slatewise.batch import Batch
 from slatewise.checks import check_shape
 from slatewise.errors import InputError, unknown_name
 
@@ -21,7 +22,7 @@ UNLIMITED = 2**31 - 1
 
 
 @dataclass(frozen=True, eq=False)
-class Limits:
+class Limits(Batch):
     """Constraints on the slates of a batch of rows, whose candidates they name by position.
 
     categories: int64 [B, C].  most: int32 [B, C], how many of a candidate's category a slate may hold; 0 where the
@@ -114,8 +115,12 @@ class Constraints:
     @cached_property
     def _known(self) -> tuple[list[Any], Tensor]:
         """Return the distinct categories and each item's place among them, int64 [N]."""
-        given = self.categories
-        names, codes = np.unique(np.asarray(given.cpu() if isinstance(given, Tensor) else given), return_inverse=True)
+        given = np.asarray(self.categories.cpu() if isinstance(self.categories, Tensor) else self.categories)
+        if given.ndim != 1 or given.dtype.kind not in "USiub":
+            raise InputError(
+                f"categories has shape {given.shape} and type {given.dtype}: give a name or a whole number an item"
+            )
+        names, codes = np.unique(given, return_inverse=True)
         return names.tolist(), torch.from_numpy(codes.reshape(-1))
 
     def _code(self, category: Any) -> int:
@@ -186,7 +191,7 @@ class Constraints:
         for category, count in self._fixed_by_category().items():
             if count > self._most(category):
                 raise InputError(
-                    f"{count} fixed items are of category {category!r}, at_most allows {self._most(category)}: "
+                    f"category {category!r} has {count} of the fixed items, at_most allows {self._most(category)}: "
                     "fix fewer, or raise at_most"
                 )
 
@@ -220,7 +225,7 @@ def _check_numbers(name: str, bounds: Mapping[Any, Any]) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Filling:
+class Filling(Batch):
     """Slates being filled, one item after the other, in a batch of rows.
 
     With `least` and `most` of every category and K slots, sets of items that some full slate contains are the
@@ -234,15 +239,16 @@ class Filling:
     """
 
     left: Tensor
-    limits: Limits | None = None
-    held: Tensor = field(default_factory=lambda: torch.zeros(0))
-    spare: Tensor = field(default_factory=lambda: torch.zeros(0))
+    limits: Limits | None
+    held: Tensor
+    spare: Tensor
 
     @staticmethod
     def of(mask: Tensor, limits: Limits | None, slots: int) -> "Filling":
         """Return empty slates but for items in fixed slots. mask: bool [B, C], candidates that may be shown."""
         if limits is None:
-            return Filling(mask)
+            nothing = torch.zeros(len(mask), 0, device=mask.device)
+            return Filling(mask, None, nothing, nothing)
         check_shape("limits.fixed", limits.fixed, "BK", torch.int64, len(mask), slots)
         allowed, reserved = mask & (limits.most > 0), torch.zeros(len(mask), 1, dtype=torch.int64, device=mask.device)
         for category, least in limits.minima.items():
@@ -276,7 +282,7 @@ class Filling:
         new = (item >= 0) & self.left.gather(1, at)
         left = self.left.scatter(1, at, self.left.gather(1, at) & ~new)
         if self.limits is None:
-            return Filling(left)
+            return replace(self, left=left)
         same = (self.limits.categories == self.limits.categories.gather(1, at)) & new
         owed = self.held.gather(1, at) < self.limits.least.gather(1, at)
         return replace(self, left=left, held=self.held + same, spare=self.spare - (new & ~owed).long())

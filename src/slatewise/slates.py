@@ -162,21 +162,34 @@ def _best_multinomial(
 ) -> Tensor:
     """Maximise (Σ w v + w₀ v₀) / (Σ w + w₀) over slates of size k.
 
-    A slate is best when it has the largest sum of w (v − rate) at a rate equal to its own value; repeating from any
-    start converges in a few steps, each strictly better but for the first.
+    Under limits, where a step costs more, it starts from what is best without them: few steps are left.
     """
-    rate = no_click_value
-    slate = _largest_sum(weights * (values - rate.unsqueeze(1)), filling, k)
+    problem = weights, no_click_weight, values, no_click_value
+    free = Filling.of(filling.open(), None, k)
+    slate = _improved(*problem, free, top_k(weights * (values - no_click_value.unsqueeze(1)), free.left, k))
+    return slate if filling.limits is None else _improved(*problem, filling, slate)
+
+
+def _improved(w: Tensor, w0: Tensor, v: Tensor, v0: Tensor, filling: Filling, slate: Tensor) -> Tensor:
+    """Return the best slates, beginning at any [B, K].
+
+    A slate is best when it has the largest sum of w (v − rate) at a rate equal to its own value; repeating converges
+    in a few steps, each strictly better but for the first. Rows that are done are left behind.
+    """
+    result, rows = slate, torch.arange(len(slate), device=slate.device)
     for _ in range(50):
-        at, shown = slate.clamp(min=0), slate >= 0
-        w = weights.gather(1, at) * shown
-        total = (w * values.gather(1, at)).sum(1) + no_click_weight * no_click_value
-        rate = total / (w.sum(1) + no_click_weight).clamp(min=1e-300)
-        better = _largest_sum(weights * (values - rate.unsqueeze(1)), filling, k)
-        if bool((better == slate).all()):
+        at = slate.clamp(min=0)
+        weight = w.gather(1, at) * (slate >= 0)
+        total = (weight * v.gather(1, at)).sum(1) + w0 * v0
+        rate = total / (weight.sum(1) + w0).clamp(min=1e-300)
+        better = _largest_sum(w * (v - rate.unsqueeze(1)), filling, slate.shape[1])
+        result = result.index_copy(0, rows, better)
+        going = (better != slate).any(1)
+        if not bool(going.any()):
             break
-        slate = better
-    return slate
+        w, w0, v, v0, rows, slate = (part[going] for part in (w, w0, v, v0, rows, better))
+        filling = filling[going]
+    return result
 
 
 def _greedy_multinomial(
