@@ -23,7 +23,7 @@ ROOMS = [
     ],
     ["slates", "fitting", "sums", "linear_models"],
     ["policies", "distributions"],
-    ["environments", "agents", "logs", "off_policy"],
+    ["environments", "agents", "logs", "off_policy", "constrained"],
     ["evaluation", "runs", "naming", "sessions", "ceilings", "feed_optimum"],
     ["training", "learning", "judging", "testing", "plots", "gym", "maze_pictures"],
     ["reports"],

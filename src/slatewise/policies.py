@@ -1,13 +1,11 @@
 """Policies that do not learn, and the exploration that they share with those that do."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from slatewise.constraints import Constraints, Filling
 from slatewise.errors import InputError, check_seed
 from slatewise.interactions import Decision, Observation, Policy
 from slatewise.slates import (
@@ -232,72 +230,3 @@ class Random:
     def probabilities(self, observation: Observation, explore: bool = True) -> Tensor:  # noqa: ARG002
         """Return 1 / (number of candidates) for every candidate, float64 [B, C]."""
         return uniform_first(observation.mask)
-
-
-class SlatePolicy(Policy, Protocol):
-    """A policy that says how long its slates are."""
-
-    slate_size: int
-
-
-class Constrained:
-    """A policy held to constraints: every slot has the item that it would show first of those that may come there.
-
-    Which may come is what a slate can still be completed after (`constraints.Filling`), so what the policy draws, and
-    its exploration, keeps to the constraints too, with the probabilities that it has among those candidates. They are
-    exact. The policy is asked once a slot, knows nothing of the slots before, and goes on learning by itself:
-    `policy.observe` takes what came of these decisions.
-    """
-
-    def __init__(
-        self, policy: SlatePolicy, constraints: Constraints, seed: int = 0, device: str | torch.device = "cpu"
-    ) -> None:
-        self.policy = policy
-        self.constraints = constraints
-        self.name = str(getattr(policy, "name", type(policy).__name__))
-        self.slate_size = policy.slate_size
-        self.generator = policy_generator(seed, torch.device(device))
-
-    def act(self, observation: Observation, explore: bool = True) -> Decision:
-        """Choose a slate for every row. Raises InputError for constraints that do not fit the observation."""
-        filling, slots, chances = self._begin(observation, self.slate_size), list[Tensor](), list[Tensor]()
-        for slot in range(self.slate_size):
-            chance = self._chance(observation, filling.at(slot), explore)
-            slots.append(_drawn(chance, self.generator))
-            chances.append(_chance_of(slots[-1], chance))
-            filling = filling.take(slots[-1])
-        return Decision(torch.cat(slots, 1), torch.cat(chances, 1))
-
-    def propensity(self, observation: Observation, slate: Tensor, explore: bool = True) -> Tensor:
-        """Return the probability of each slot's item given the slots before it, float64 [B, K]."""
-        filling, chances = self._begin(observation, slate.shape[1]), list[Tensor]()
-        for slot, item in enumerate(slate.split(1, 1)):
-            chances.append(_chance_of(item, self._chance(observation, filling.at(slot), explore)))
-            filling = filling.take(item)
-        return torch.cat(chances, 1)
-
-    def probabilities(self, observation: Observation, explore: bool = True) -> Tensor:
-        """Return the probability of every candidate in the first slot, float64 [B, C]."""
-        return self._chance(observation, self._begin(observation, self.slate_size).at(0), explore)
-
-    def _begin(self, observation: Observation, slots: int) -> Filling:
-        return Filling.of(observation.mask, self.constraints.on(observation.item_ids, slots), slots)
-
-    def _chance(self, observation: Observation, may: Tensor, explore: bool) -> Tensor:
-        """Return the policy's probability of each candidate that may come next, float64 [B, C]; 0 for others."""
-        some = may.any(1, keepdim=True)
-        if int(may.sum(1).max()) <= 1:
-            return may.double()
-        shown = replace(observation, item_ids=observation.item_ids.masked_fill(~may & some, -1))
-        return candidate_probabilities(self.policy, shown, explore) * some
-
-
-def _drawn(chance: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw a candidate by its probability in every row of [B, C], as [B, 1]; −1 where all are 0."""
-    some = chance.sum(1, keepdim=True) > 0
-    return torch.where(some, torch.where(some, chance, 1.0).multinomial(1, generator=generator), -1)
-
-
-def _chance_of(item: Tensor, chance: Tensor) -> Tensor:
-    """Return the probability of a candidate, −1 for a hole, [B, 1]: a hole is certain where nothing may come."""
-    return torch.where(item >= 0, chance.gather(1, item.clamp(min=0)), (chance.sum(1, keepdim=True) <= 0).double())
