@@ -41,60 +41,71 @@ def _follow(first: Tensor, order: Tensor, count: Tensor) -> Tensor:
 
 
 def greedy_cascade(click: Tensor, values: Tensor, no_click_value: Tensor, filling: Filling, k: int) -> Tensor:
-    """Fill slates [B, K] by the largest gain of an item in its place by value; a hole is last and is never reached.
+    """Fill slates [B, K] by the item and the place of largest gain, again and again.
 
-    Arguments as in `best_cascade`. An item put at place j gains reach(j) · click · (value − what the slate is worth
-    from j on). Fixed items come first, as if they had no slot, and are put in theirs at the end.
+    Arguments as in `best_cascade`. Fixed items are in their slots from the start; the others stand between them.
     """
-    slate = torch.full_like(values[:, :1], -1, dtype=torch.int64).expand(-1, k)
-    own = slate if filling.limits is None else filling.limits.fixed
-    for slot in range(k):
-        if int(own[:, slot].max()) >= 0:
-            slate = _insert_by_value(slate, own[:, slot : slot + 1], values)
-    for _ in range(k):
-        gain = _gains(click, values, no_click_value, slate)
-        best, at = gain.masked_fill(~(filling.open() & (slate[:, -1:] < 0)), -torch.inf).max(1, keepdim=True)
-        item = torch.where(best > -torch.inf, at, -1)
-        slate = _insert_by_value(slate, item, values)
-        filling = filling.take(item)
-    return _put_in_slots(slate, own)
+    items = torch.full_like(values[:, :1], -1, dtype=torch.int64).expand(-1, k)  # those without a slot of their own
+    own = items if filling.limits is None else filling.limits.fixed
+    room = (own < 0).sum(1, keepdim=True)
+    for filled in range(k):
+        may = filling.open() & (filled < room)
+        item, place = _largest_gain(
+            click, values, _worth_of_places(click, values, no_click_value, items, own, filled), may
+        )
+        items, filling = _insert(items, item, place), filling.take(item)
+    return _in_slots(items, own)
 
 
-def _gains(click: Tensor, values: Tensor, no_click_value: Tensor, slate: Tensor) -> Tensor:
-    """Return what a slate in order of falling value gains by each candidate in its place, [B, C]."""
-    shown, at = slate >= 0, slate.clamp(min=0)
-    p, v = click.gather(1, at) * shown, values.gather(1, at).masked_fill(~shown, -torch.inf)
-    reach, ahead = _along_cascade(p, torch.where(shown, v, 0.0), no_click_value)
-    place = _place(v, values)
-    return reach.gather(1, place) * click * (values - ahead.gather(1, place))
+def _worth_of_places(
+    click: Tensor, values: Tensor, no_click_value: Tensor, items: Tensor, own: Tensor, filled: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return, for every place among so many items, what an item there gains by: three numbers each, [B, places].
+
+    How likely it is reached, what the slate is worth from there on now, and what it is worth behind there when the
+    items from there on have moved to the next slots.
+    """
+
+    def along(items: Tensor) -> tuple[Tensor, Tensor]:
+        slate = _in_slots(items, own)
+        at = slate.clamp(min=0)
+        return _along_cascade(click.gather(1, at) * (slate >= 0), values.gather(1, at), no_click_value)
+
+    slot = (own >= 0).int().argsort(dim=1, stable=True)[:, : filled + 1]  # free ones first
+    reach, now = along(items)
+    moved = along(torch.nn.functional.pad(items[:, :-1], (1, 0), value=-1))[1]
+    return reach.gather(1, slot), now.gather(1, slot), moved.gather(1, slot + 1)
 
 
-def _place(held: Tensor, values: Tensor) -> Tensor:
-    """Return how many of the values held [B, K] are no smaller than each value [B, C]."""
-    place = torch.zeros_like(values, dtype=torch.int64)
-    for slot in range(held.shape[1]):
-        place += held[:, slot : slot + 1] >= values
-    return place
+def _largest_gain(
+    click: Tensor, values: Tensor, places: tuple[Tensor, Tensor, Tensor], may: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the item that a slate gains most by, −1 where none may come, and its place, [B, 1] each.
+
+    A place gains reach · (click · value + (1 − click) · behind − now).
+    """
+    gains, items = list[Tensor](), list[Tensor]()
+    for reach, now, behind in zip(*(part.split(1, 1) for part in places), strict=True):
+        gain = reach * (click * (values - behind) + (behind - now))
+        best, at = gain.masked_fill(~may, -torch.inf).max(1, keepdim=True)
+        gains.append(best)
+        items.append(torch.where(best > -torch.inf, at, -1))
+    place = torch.cat(gains, 1).argmax(1, keepdim=True)
+    return torch.cat(items, 1).gather(1, place), place
 
 
-def _insert_by_value(slate: Tensor, item: Tensor, values: Tensor) -> Tensor:
-    """Put an item [B, 1] into slates in order of falling value, −1 for none; the others move on."""
-    held = values.gather(1, slate.clamp(min=0)).masked_fill(slate < 0, -torch.inf)
-    where = _place(held, values.gather(1, item.clamp(min=0)))
-    columns = torch.arange(slate.shape[1], device=slate.device)
-    moved = torch.cat([item, slate[:, :-1]], 1)
-    put = torch.where(columns < where, slate, torch.where(columns == where, item, moved))
-    return torch.where(item >= 0, put, slate)
+def _insert(items: Tensor, item: Tensor, place: Tensor) -> Tensor:
+    """Put an item [B, 1] in its place, −1 for none; the items from there on move on."""
+    columns = torch.arange(items.shape[1], device=items.device)
+    moved = torch.cat([item, items[:, :-1]], 1)
+    put = torch.where(columns < place, items, torch.where(columns == place, item, moved))
+    return torch.where(item >= 0, put, items)
 
 
-def _put_in_slots(slate: Tensor, own: Tensor) -> Tensor:
+def _in_slots(items: Tensor, own: Tensor) -> Tensor:
     """Return slates with the items of `own` [B, K] in their slots, −1 for any, and the others between, in order."""
-    if int(own.max()) < 0:
-        return slate
-    others = ~((slate.unsqueeze(2) == own.unsqueeze(1)) & (slate >= 0).unsqueeze(2)).any(2)
-    free, order = own < 0, (~others).int().argsort(dim=1, stable=True)
-    rank = (free.cumsum(1) - 1).clamp(min=0)
-    return torch.where(free, slate.gather(1, order).gather(1, rank), own)
+    free = own < 0
+    return torch.where(free, items.gather(1, (free.cumsum(1) - 1).clamp(min=0)), own)
 
 
 def _along_cascade(click: Tensor, values: Tensor, no_click_value: Tensor) -> tuple[Tensor, Tensor]:

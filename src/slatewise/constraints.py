@@ -8,7 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -85,7 +85,8 @@ class Constraints:
         for name in ("at_most", "at_least", "fixed"):  # nobody changes them later
             if isinstance(getattr(self, name), Mapping):
                 object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
-        _check_numbers("at_most", {"": self.at_most} if isinstance(self.at_most, int) else self.at_most or {})
+        one = self.at_most is not None and not isinstance(self.at_most, Mapping)
+        _check_numbers("at_most", {"": self.at_most} if one else cast(Mapping[Any, Any], self.at_most or {}))
         _check_numbers("at_least", self.at_least)
         for category, least in self.at_least.items():
             if least > self._most(category):

@@ -72,10 +72,10 @@ def greedy_slate(
     """Return a slate [B, K] filled one item after the other, each the one that makes the slate so far worth most.
 
     Worth, scores, values, no_click_value and limits as in `best_slate`. In a cascade a new item is put in its best
-    place: for given items the best order is by falling value, because swapping neighbours i, j for j, i changes the
-    worth by reach · P(i) P(j) (values(j) − values(i)). Under limits each item is the best that leaves a slate which can
-    be completed; fixed items count as shown from the start, and others stand by falling value in the slots between.
-    A heuristic: docs/slates.md has how often it finds the best slate. Source: Ie et al. 2019, arXiv 1905.12767,
+    place, which is by falling value: swapping neighbours i, j for j, i changes the worth by
+    reach · P(i) P(j) (values(j) − values(i)). Under limits each item is the best that leaves a slate which can be
+    completed; fixed items are in their slots from the start, and others stand between them.
+    A heuristic: the page on slates says how often it finds the best one. Source: Ie et al. 2019, arXiv 1905.12767,
     section 5. Raises InputError for a choice model without a method.
     """
     known, filling = _single_choice(choice), Filling.of(mask, limits, k)
@@ -83,6 +83,7 @@ def greedy_slate(
         return _largest_sum(values, filling, k)
     if isinstance(known, Multinomial):
         return _greedy_multinomial(*_weights(known, scores, mask), values, no_click_value, filling, k)
+    top_k(values, mask, 1)  # raises where a value is not a number
     return greedy_cascade(known.click_if_reached(scores), values, no_click_value, filling, k)
 
 
