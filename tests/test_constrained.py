@@ -46,7 +46,7 @@ CHECKS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["slateq", "linucb", "lints", "softmax"])
+@pytest.mark.parametrize("name", ["slateq", "linucb", "softmax"])
 def test_agents_under_constraints_keep_what_agents_promise(name: str) -> None:
     settings: dict[str, Any] = {"explore_floor": 0.2} if name == "linucb" else {}
     problem = UnderConstraints(partial(make_agent, name, **settings), small_world, 1)

@@ -87,7 +87,7 @@ def limits_of(given_: Constraints, mask: list[bool], k: int) -> Limits:
 
 
 @pytest.mark.parametrize("choice", MULTINOMIAL, **by_name)
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(problem=problems())
 def test_the_best_slate_is_the_best_that_the_constraints_allow(choice, problem) -> None:
     rules, mask, k, scores, values, nothing = problem
@@ -104,7 +104,7 @@ def test_the_best_slate_is_the_best_that_the_constraints_allow(choice, problem) 
 
 
 @pytest.mark.parametrize("choice", [*CASCADES, FirstPosition()], **by_name)
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(problem=problems())
 def test_greedy_slates_keep_to_the_constraints(choice, problem) -> None:
     rules, mask, k, scores, values, nothing = problem
@@ -121,7 +121,7 @@ def test_greedy_slates_keep_to_the_constraints(choice, problem) -> None:
 
 
 @pytest.mark.parametrize("choice", CASCADES, **by_name)
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(problem=problems())
 def test_the_best_slate_of_a_cascade_is_the_best_of_all(choice, problem) -> None:
     _, mask, k, scores, values, nothing = problem
@@ -132,7 +132,7 @@ def test_the_best_slate_of_a_cascade_is_the_best_of_all(choice, problem) -> None
     assert float(value) == pytest.approx(float(slate_value(choice, *many, every).max()), abs=2e-5)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(problem=problems(), seed=st.integers(0, 1000))
 def test_a_slate_can_be_completed_after_any_open_item_and_after_no_other(problem, seed: int) -> None:
     rules, mask, k = problem[:3]
@@ -146,7 +146,7 @@ def test_a_slate_can_be_completed_after_any_open_item_and_after_no_other(problem
         filling = filling.take(torch.tensor([[prefix[-1]]]))
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(problem=problems())
 def test_met_are_the_slates_that_keep_to_everything(problem) -> None:
     rules, mask, k = problem[:3]
