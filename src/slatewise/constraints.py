@@ -44,8 +44,8 @@ class Limits(Batch):
     def met(self, slate: Tensor, mask: Tensor) -> Tensor:
         """Return whether each slate [B, K] keeps to everything, minima and fixed slots included, bool [B].
 
-        mask: [B, C], the candidates there were. A row whose candidates are too few for a minimum, or lack an item
-        with a slot of its own, does not; nor does a repeat, or a hole that somebody could have filled.
+        mask: [B, C], the candidates there were. A row whose candidates are too few for a minimum does not; nor does a
+        repeat, or a hole that somebody could have filled. A fixed item that was no candidate asks for nothing.
         """
         good = ((self.fixed < 0) | (self.fixed == slate)).all(1)
         filling = Filling.of(mask, self, slate.shape[1])
@@ -71,7 +71,7 @@ class Constraints:
     excluded: ids of items that are never shown.
 
     Maxima, exclusions and distinct items always hold, if need be with holes. Minima and fixed items hold as far as a
-    row has candidates for them: `Limits.met` says where they did.
+    row has candidates for them: `Limits.met` says where minima did.
     Raises InputError for constraints that no slate could keep to, unknown categories and ids.
     """
 
