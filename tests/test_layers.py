@@ -15,14 +15,15 @@ ROOT = Path(slatewise.__file__).parent
 ROOMS = [
     ["errors", "allocation", "plain"],
     ["checks", "tables", "arrow", "batch"],
-    ["interactions"],
+    ["interactions", "constraints"],
     [
         "choice", "history", "returns", "linear", "noise", "settings", "progress", "output", "estimators", "networks",
         "aggregates", "registry", "documents", "cache", "ridges", "explanations", "metrics", "features", "mazes",
+        "cascades",
     ],
     ["slates", "fitting", "sums", "linear_models"],
     ["policies", "distributions"],
-    ["environments", "agents", "logs", "off_policy"],
+    ["environments", "agents", "logs", "off_policy", "constrained"],
     ["evaluation", "runs", "naming", "sessions", "ceilings", "feed_optimum"],
     ["training", "learning", "judging", "testing", "plots", "gym", "maze_pictures"],
     ["reports"],

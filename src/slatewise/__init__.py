@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from slatewise.agents.slateq import SlateQ as SlateQ
     from slatewise.agents.supervised import Supervised as Supervised
     from slatewise.agents.type_thompson import TypeThompson as TypeThompson
+    from slatewise.constrained import Constrained as Constrained
+    from slatewise.constraints import Constraints as Constraints
     from slatewise.environments import make as make
     from slatewise.environments.base import Environment as Environment
     from slatewise.errors import InputError as InputError
@@ -51,6 +53,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "Agent": "agents.base",
     "Catalogue": "interactions",
+    "Constrained": "constrained",
+    "Constraints": "constraints",
     "Decision": "interactions",
     "Environment": "environments.base",
     "Evaluation": "evaluation",
@@ -83,6 +87,8 @@ _MODULES = ("gym", "logs", "off_policy", "testing")
 __all__ = [
     "Agent",
     "Catalogue",
+    "Constrained",
+    "Constraints",
     "Decision",
     "Environment",
     "Evaluation",

@@ -7,7 +7,9 @@ conditional on the slots before; a hole has 1.
 import torch
 from torch import Tensor
 
+from slatewise.cascades import best_cascade, greedy_cascade
 from slatewise.choice import Cascade, Choice, FirstPosition, Multinomial, PositionBased
+from slatewise.constraints import Filling, Limits
 from slatewise.errors import InputError
 from slatewise.interactions import Observation
 from slatewise.noise import mix, pair_keys
@@ -55,59 +57,87 @@ def _ties(known: Tensor, k: int) -> bool:
 
 
 def best_slate(
-    choice: Choice, scores: Tensor, values: Tensor, no_click_value: Tensor, mask: Tensor, k: int
+    choice: Choice,
+    scores: Tensor,
+    values: Tensor,
+    no_click_value: Tensor,
+    mask: Tensor,
+    k: int,
+    limits: Limits | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the slate [B, K] of highest expected value under a choice model, and that value [B].
 
     The expected value is Σ P(i | slate) values(i) + P(no click | slate) no_click_value: no click is
     valued like any other item.  scores: [B, C] of the choice model.  values: [B, C].
-    no_click_value: [B].  Exact for multinomial choice (fractional programming: Dinkelbach 1967; Ie et al. 2019,
-    arXiv 1905.12767, section 5) and for users who always take the first position; for cascades it is
-    `greedy_slate`: exact for one slot and where all values are equal, and otherwise never seen below the best slate.
-    Raises InputError for a choice model without a method.
+    no_click_value: [B].  limits: what every slate must keep to, from `constraints.Constraints.on`.
+    Slates are filled as far as there are candidates.
+
+    Exact. Multinomial choice by fractional programming (Dinkelbach 1967; Ie et al. 2019, arXiv 1905.12767, section 5),
+    its linear steps by taking the best, under limits the best that leaves a slate which can be completed
+    (`constraints.Filling`). Cascades by dynamic programming (Kempe & Mahdian 2008, "A cascade model for externalities
+    in sponsored search"). Users who always take the first position are shown the best item there.
+    Raises InputError for a choice model without a method, which a cascade under limits on categories or slots is.
     """
-    known = _single_choice(choice)
+    known, filling = _single_choice(choice), Filling.of(mask, limits, k)
     if isinstance(known, FirstPosition):
-        slate = top_k(values, mask, k)
+        slate = _largest_sum(values, filling, k)
     elif isinstance(known, Multinomial):
-        slate = _best_multinomial(*_weights(known, scores, mask), values, no_click_value, mask, k)
+        slate = _best_multinomial(*_weights(known, scores, mask), values, no_click_value, filling, k)
     else:
-        slate = greedy_slate(known, scores, values, no_click_value, mask, k)
+        _check_cascade(known, limits, k)
+        order = top_k(values.double(), filling.open(), values.shape[1])
+        slate = best_cascade(known.click_if_reached(scores), values, no_click_value, order, k)
     return slate, slate_value(known, scores, values, no_click_value, slate)
 
 
 def greedy_slate(
-    choice: Choice, scores: Tensor, values: Tensor, no_click_value: Tensor, mask: Tensor, k: int
+    choice: Choice,
+    scores: Tensor,
+    values: Tensor,
+    no_click_value: Tensor,
+    mask: Tensor,
+    k: int,
+    limits: Limits | None = None,
 ) -> Tensor:
     """Return a slate [B, K] filled one item after the other, each the one that makes the slate so far worth most.
 
-    Worth, scores, values and no_click_value as in `best_slate`. In a cascade a new item is put in its best place:
-    for given items the best order is by falling value, because swapping neighbours i, j for j, i changes the worth by
-    reach · P(i) P(j) (values(j) − values(i)). So filled it was as good as the best slate in each of five million
-    random cascades, which is no proof; under multinomial choice it is not always (there `best_slate` is exact).
-    Source: Ie et al. 2019, arXiv 1905.12767, section 5. Raises InputError for a choice model without a method.
+    Worth, scores, values, no_click_value and limits as in `best_slate`. In a cascade a new item is put in its best
+    place, which is by falling value: swapping neighbours i, j for j, i changes the worth by
+    reach · P(i) P(j) (values(j) − values(i)). Under limits each item is the best that leaves a slate which can be
+    completed; fixed items are in their slots from the start, and others stand between them.
+    A heuristic: the page on slates says how often it finds the best one. Source: Ie et al. 2019, arXiv 1905.12767,
+    section 5. Raises InputError for a choice model without a method.
     """
-    known = _single_choice(choice)
+    known, filling = _single_choice(choice), Filling.of(mask, limits, k)
     if isinstance(known, FirstPosition):
-        return top_k(values, mask, k)
+        return _largest_sum(values, filling, k)
     if isinstance(known, Multinomial):
-        return _greedy_multinomial(*_weights(known, scores, mask), values, no_click_value, mask, k)
-    return _greedy_cascade(known.click_if_reached(scores), values, no_click_value, mask, k)
+        return _greedy_multinomial(*_weights(known, scores, mask), values, no_click_value, filling, k)
+    top_k(values, mask, 1)  # raises where a value is not a number
+    return greedy_cascade(known.click_if_reached(scores), values, no_click_value, filling, k)
 
 
-def top_k_slate(choice: Choice, scores: Tensor, values: Tensor, no_click_value: Tensor, mask: Tensor, k: int) -> Tensor:
+def top_k_slate(
+    choice: Choice,
+    scores: Tensor,
+    values: Tensor,
+    no_click_value: Tensor,
+    mask: Tensor,
+    k: int,
+    limits: Limits | None = None,
+) -> Tensor:
     """Return the k items of highest weight · (value − no_click_value), best first, [B, K].
 
     Quicker than `best_slate` and `greedy_slate`: it leaves out how items of a slate take choices from each other.
-    Weight is the unnormalised choice probability, in cascades the chance of a click if reached. Worth, scores, values
-    and no_click_value as in `best_slate`; with no_click_value 0 it is the rule of Ie et al. 2019, arXiv 1905.12767,
-    section 5. Raises InputError for a choice model without a method.
+    Weight is the unnormalised choice probability, in cascades the chance of a click if reached. Worth, scores, values,
+    no_click_value and limits as in `best_slate`; with no_click_value 0 it is the rule of Ie et al. 2019,
+    arXiv 1905.12767, section 5. Raises InputError for a choice model without a method.
     """
-    known = _single_choice(choice)
+    known, filling = _single_choice(choice), Filling.of(mask, limits, k)
     if isinstance(known, FirstPosition):
-        return top_k(values, mask, k)
+        return _largest_sum(values, filling, k)
     weights = _weights(known, scores, mask)[0] if isinstance(known, Multinomial) else known.click_if_reached(scores)
-    return top_k(weights * (values - no_click_value.unsqueeze(1)), mask, k)
+    return _largest_sum(weights * (values - no_click_value.unsqueeze(1)), filling, k)
 
 
 def slate_value(choice: Choice, scores: Tensor, values: Tensor, no_click_value: Tensor, slate: Tensor) -> Tensor:
@@ -139,74 +169,76 @@ def _weights(choice: Multinomial, scores: Tensor, mask: Tensor) -> tuple[Tensor,
     return choice.weights(scores.double().masked_fill(~mask, -torch.inf))
 
 
-def _best_multinomial(
-    weights: Tensor, no_click_weight: Tensor, values: Tensor, no_click_value: Tensor, mask: Tensor, k: int
-) -> Tensor:
-    """Maximise (Σ w v + w₀ v₀) / (Σ w + w₀) over slates of size k.
-
-    A slate is best when it is the top k by w (v − rate) at a rate equal to its own value; repeating from any
-    start converges in a few steps, each strictly better.
-    """
-    rate = no_click_value
-    slate = top_k(weights * (values - rate.unsqueeze(1)), mask, k)
-    for _ in range(50):
-        at, shown = slate.clamp(min=0), slate >= 0
-        w = weights.gather(1, at) * shown
-        total = (w * values.gather(1, at)).sum(1) + no_click_weight * no_click_value
-        rate = total / (w.sum(1) + no_click_weight).clamp(min=1e-300)
-        better = top_k(weights * (values - rate.unsqueeze(1)), mask, k)
-        if bool((better == slate).all()):
-            break
-        slate = better
-    return slate
+def _check_cascade(choice: Cascade, limits: Limits | None, k: int) -> None:
+    if limits is not None and limits.couple(k):
+        raise InputError(
+            f"no exact slate is known under {choice.name!r} with limits on categories or slots: use greedy_slate "
+            "(SlateQ: serve=greedy and target=greedy), or exclude items only"
+        )
 
 
-def _greedy_multinomial(
-    weights: Tensor, no_click_weight: Tensor, values: Tensor, no_click_value: Tensor, mask: Tensor, k: int
-) -> Tensor:
-    """Fill slots by the largest (total + w v) / (weight + w), total and weight those of what is there already."""
-    total, weight = (no_click_weight * no_click_value).unsqueeze(1), no_click_weight.unsqueeze(1)
-    left, slots = mask, list[Tensor]()
-    for _ in range(k):
-        item = top_k((total + weights * values) / (weight + weights).clamp(min=1e-300), left, 1)
-        at, shown = item.clamp(min=0), item >= 0
-        total = total + (weights * values).gather(1, at) * shown
-        weight = weight + weights.gather(1, at) * shown
-        left = left.scatter(1, at, False)
-        slots.append(item)
+def _largest_sum(values: Tensor, filling: Filling, k: int) -> Tensor:
+    """Return the slate of largest sum of values, best first; exact under limits too, see `Filling`."""
+    if filling.limits is None:
+        return top_k(values, filling.left, k)
+    slots = list[Tensor]()
+    for slot in range(k):
+        slots.append(top_k(values, filling.at(slot), 1))
+        filling = filling.take(slots[-1])
     return torch.cat(slots, 1)
 
 
-def _greedy_cascade(click: Tensor, values: Tensor, no_click_value: Tensor, mask: Tensor, k: int) -> Tensor:
-    """Fill the slate by the largest gain of an item in its place by value; a hole is last and is never reached.
+def _best_multinomial(
+    weights: Tensor, no_click_weight: Tensor, values: Tensor, no_click_value: Tensor, filling: Filling, k: int
+) -> Tensor:
+    """Maximise (Σ w v + w₀ v₀) / (Σ w + w₀) over slates of size k.
 
-    An item put at place j gains reach(j) · click · (value − what the slate is worth from j on).
+    Under limits, where a step costs more, it starts from what is best without them: few steps are left.
     """
-    slate = torch.full_like(values[:, :1], -1, dtype=torch.int64).expand(-1, k)
-    left, columns = mask, torch.arange(k, device=slate.device)
-    for filled in range(k):
-        shown, at = slate >= 0, slate.clamp(min=0)
-        p, v = click.gather(1, at) * shown, values.gather(1, at).masked_fill(~shown, -torch.inf)
-        reach, ahead = _along_cascade(p, torch.where(shown, v, 0.0), no_click_value)
-        place = torch.zeros_like(values, dtype=torch.int64)
-        for slot in range(filled):
-            place += v[:, slot : slot + 1] >= values
-        item = top_k(reach.gather(1, place) * click * (values - ahead.gather(1, place)), left, 1)
-        where = place.gather(1, item.clamp(min=0))
-        moved = torch.cat([item, slate[:, :-1]], 1)
-        put = torch.where(columns < where, slate, torch.where(columns == where, item, moved))
-        slate = torch.where(item >= 0, put, slate)
-        left = left.scatter(1, item.clamp(min=0), False)
-    return slate
+    problem = weights, no_click_weight, values, no_click_value
+    free = Filling.of(filling.open(), None, k)
+    slate = _improved(*problem, free, top_k(weights * (values - no_click_value.unsqueeze(1)), free.left, k))
+    return slate if filling.limits is None else _improved(*problem, filling, slate)
 
 
-def _along_cascade(click: Tensor, values: Tensor, no_click_value: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the probability of reaching each slot and what the cascade is worth from there on, both [B, K + 1]."""
-    ahead = [no_click_value]
-    for slot in reversed(range(click.shape[1])):
-        ahead.append(torch.lerp(ahead[-1], values[:, slot], click[:, slot]))
-    reach = torch.cat([torch.ones_like(click[:, :1]), (1 - click).cumprod(1)], 1)
-    return reach, torch.stack(ahead[::-1], 1)
+def _improved(w: Tensor, w0: Tensor, v: Tensor, v0: Tensor, filling: Filling, slate: Tensor) -> Tensor:
+    """Return the best slates, beginning at any [B, K].
+
+    A slate is best when it has the largest sum of w (v − rate) at a rate equal to its own value; repeating converges
+    in a few steps, each strictly better but for the first. Rows that are done are left behind.
+    """
+    result, rows = slate, torch.arange(len(slate), device=slate.device)
+    for _ in range(50):
+        at = slate.clamp(min=0)
+        weight = w.gather(1, at) * (slate >= 0)
+        total = (weight * v.gather(1, at)).sum(1) + w0 * v0
+        rate = total / (weight.sum(1) + w0).clamp(min=1e-300)
+        better = _largest_sum(w * (v - rate.unsqueeze(1)), filling, slate.shape[1])
+        result = result.index_copy(0, rows, better)
+        going = (better != slate).any(1)
+        if not bool(going.any()):
+            break
+        w, w0, v, v0, rows, slate = (part[going] for part in (w, w0, v, v0, rows, better))
+        filling = filling[going]
+    return result
+
+
+def _greedy_multinomial(
+    weights: Tensor, no_click_weight: Tensor, values: Tensor, no_click_value: Tensor, filling: Filling, k: int
+) -> Tensor:
+    """Fill slots by the largest (total + w v) / (weight + w), total and weight those of what is there already."""
+    earned, taken = weights * values, filling.fixed()
+    total = (no_click_weight * no_click_value).unsqueeze(1) + (earned * taken).sum(1, keepdim=True)
+    weight, slots = no_click_weight.unsqueeze(1) + (weights * taken).sum(1, keepdim=True), list[Tensor]()
+    for slot in range(k):
+        item = top_k((total + earned) / (weight + weights).clamp(min=1e-300), filling.at(slot), 1)
+        at = item.clamp(min=0)
+        new = (item >= 0) & ~taken.gather(1, at)
+        total = total + earned.gather(1, at) * new
+        weight = weight + weights.gather(1, at) * new
+        filling = filling.take(item)
+        slots.append(item)
+    return torch.cat(slots, 1)
 
 
 def uniform_slate(mask: Tensor, k: int, generator: torch.Generator) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from slatewise.agents.base import NetworkAgent, NetworkSettings
 from slatewise.choice import Cascade, FirstPosition, Multinomial
+from slatewise.constraints import Limits
 from slatewise.errors import InputError
 from slatewise.interactions import Decision, Interactions, Observation, Response
 from slatewise.returns import lambda_returns
@@ -87,11 +88,15 @@ class SlateQ(NetworkAgent):
         """Return the slate of highest long-term value, as `serve` makes it."""
         return self._slate(observation, self.settings.serve)[0]
 
-    def _slate(self, observation: Observation, how: Slates) -> tuple[Tensor, Tensor]:
+    def greedy_within(self, observation: Observation, limits: Limits) -> Tensor:
+        """Return the same among the slates that limits allow: what `policies.Constrained` shows."""
+        return self._slate(observation, self.settings.serve, limits)[0]
+
+    def _slate(self, observation: Observation, how: Slates, limits: Limits | None = None) -> tuple[Tensor, Tensor]:
         """Return a slate of high long-term value [B, K], and that value [B]."""
         assert self.choice is not None  # `build` refused it
         scores, (items, no_click) = self.choice.scores(observation), self.values(observation)
-        problem = self.choice, scores, items, no_click, observation.mask, self.slate_size
+        problem = self.choice, scores, items, no_click, observation.mask, self.slate_size, limits
         if how == "exact":
             return best_slate(*problem)
         slate = (greedy_slate if how == "greedy" else top_k_slate)(*problem)
