@@ -45,6 +45,7 @@ class Normaliser(nn.Module):
 
 Encoder = Literal["flat", "gru"]
 MAX_GRADIENT_NORM = 10.0  # gradients are scaled down to this
+LEAST_SPREAD = 0.1  # of targets, in units of their size: the first ones may all be alike, later ones are not
 
 
 def perceptron(*sizes: int) -> nn.Sequential:
@@ -177,8 +178,8 @@ class TwoTower(nn.Module):
 class TowerRegression:
     """A two-tower network, fitted to targets of single items by minibatch steps on the squared error.
 
-    Targets are divided by `scale`, the root mean square of the first ones, so that no agent needs to know how
-    large rewards are; predictions are in the targets' units.
+    Targets are standardised by mean and standard deviation of the first ones, `shift` and `scale`, so that no agent
+    needs to know how large rewards are; predictions are in the targets' units.
     """
 
     def __init__(
@@ -194,7 +195,7 @@ class TowerRegression:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # the CPU's alone: other devices' generators are not ours
             self.network = TwoTower(spec, hidden, embedding, encoder).to(device)
-        self.scale = torch.zeros((), device=device)
+        self.shift, self.scale = torch.zeros((), device=device), torch.zeros((), device=device)
         self.learning_rate = learning_rate
         self.optimizer = torch.optim.RAdam(self.network.parameters(), lr=learning_rate)
 
@@ -203,7 +204,7 @@ class TowerRegression:
         """Return predictions for every candidate [B, C] and for no click [B]."""
         items, no_click = self.network(observation)
         scale = torch.where(self.scale > 0, self.scale, 1.0)
-        return items * scale, no_click * scale
+        return items * scale + self.shift, no_click * scale + self.shift
 
     def fit(
         self,
@@ -222,8 +223,8 @@ class TowerRegression:
         rate: share of the learning rate.
         """
         if float(self.scale) == 0:
-            self.scale = ((targets.square() * weights).sum() / weights.sum().clamp(min=1)).sqrt().float()
-        targets = (targets / torch.where(self.scale > 0, self.scale, 1.0)).float()
+            self._learn_scale(targets, weights)
+        targets = ((targets - self.shift) / torch.where(self.scale > 0, self.scale, 1.0)).float()
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * rate
         total = 0.0
@@ -239,9 +240,17 @@ class TowerRegression:
                 total += float(loss.detach()) * len(rows) / len(targets)
         return total / passes
 
+    def _learn_scale(self, targets: Tensor, weights: Tensor) -> None:
+        count = weights.sum().clamp(min=1)
+        mean = (targets * weights).sum() / count
+        deviation = (((targets - mean).square() * weights).sum() / count).sqrt()
+        size = ((targets.square() * weights).sum() / count).sqrt()
+        self.shift, self.scale = mean.float(), torch.maximum(deviation, LEAST_SPREAD * size).float()
+
     def tensors(self) -> dict[str, Tensor]:
-        """Return weights, scale and the optimizer's state, by name."""
-        tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()} | {"scale": self.scale}
+        """Return weights, shift, scale and the optimizer's state, by name."""
+        tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
+        tensors |= {"shift": self.shift, "scale": self.scale}
         for i, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{key}": value for key, value in values.items()}
         return tensors
@@ -250,7 +259,7 @@ class TowerRegression:
         """Take back what `tensors` gave."""
         weights = {key.removeprefix("network."): v for key, v in tensors.items() if key.startswith("network.")}
         self.network.load_state_dict(weights)
-        self.scale = tensors["scale"]
+        self.shift, self.scale = tensors["shift"], tensors["scale"]
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimizer."):
