@@ -53,6 +53,8 @@ def test_an_agent_keeps_its_promises(name: str, problem: str, world: tuple[str, 
     if name in BINARY:
         settings = settings | {"reward": REWARDS[world_name]}
     own = {"model": "disjoint"} if name in LARGE and world_name == "interest-evolution" else {}
+    if "history" in settings and "encoder" in agent_class(name).Settings.model_fields:
+        own = {"encoder": "gru"}
     answers = check_agent(
         partial(agent_class(name), **own), lambda users, seed: sw.make(world_name, users=users, seed=seed, **settings)
     )

@@ -20,7 +20,7 @@ from slatewise.documents import read_document
 from slatewise.errors import InputError
 from slatewise.features import FeatureSchema
 from slatewise.interactions import Interactions, Spec
-from slatewise.networks import TowerRegression
+from slatewise.networks import Encoder, TowerRegression
 from slatewise.policies import GreedyPolicy
 from slatewise.registry import registered_name
 from slatewise.settings import Settings
@@ -49,6 +49,9 @@ class NetworkSettings(AgentSettings):
     epsilon_fraction: float = Field(1.0, gt=0, le=1, description="share of the planned steps over which it falls")
     hidden: int = Field(128, ge=1, description="width of the hidden layers")
     embedding: int = Field(64, ge=1, description="size of the user and item embeddings")
+    encoder: Encoder = Field(
+        "flat", description="how the history is read: flat, all its features, or gru, a recurrent network over it"
+    )
 
     def epsilon_at(self, steps: int, floor: float) -> float:
         """Return the probability of a uniform slate after so many user-steps, the agent's `explore_floor` included."""
@@ -175,7 +178,9 @@ class NetworkAgent(Agent, ABC):
     def build(self, settings: Any) -> None:
         """Take the settings and make the network and the memory."""
         self._settings = s = cast(NetworkSettings, settings)
-        self.regression = TowerRegression(self.spec, s.hidden, s.embedding, s.learning_rate, self.seed, self.device)
+        self.regression = TowerRegression(
+            self.spec, s.hidden, s.embedding, s.learning_rate, self.seed, self.device, s.encoder
+        )
         self.memory = Rollout(s.rollout_steps)
 
     @property
