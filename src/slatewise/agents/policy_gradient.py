@@ -27,7 +27,7 @@ class PolicyGradientSettings(AgentSettings):
     """Settings of agents that follow the gradient of a policy."""
 
     rollout_steps: int = Field(16, ge=1, description="steps of all users between updates")
-    epochs: int = Field(2, ge=1, description="passes over a rollout")
+    epochs: int = Field(1, ge=1, description="passes over a rollout")
     minibatches: int = Field(4, ge=1, description="gradient steps a pass over a rollout")
     learning_rate: float = Field(1e-3, gt=0, description="at the start; falls to 0 over the planned steps")
     discount: float = Field(1.0, ge=0, le=1, description="γ: what a reward one step later is worth; 0 is myopic")

@@ -21,6 +21,7 @@ class Settings(PolicyGradientSettings):
     """Settings of PPO."""
 
     epochs: int = Field(4, ge=1, description="passes over a rollout")
+    entropy: float = Field(0.03, ge=0, description="bonus for the entropy of the policy, beside advantages of size 1")
     trace: float = Field(0.95, ge=0, le=1, description="λ: how far advantages look before values take over")
     clip: float = Field(0.2, gt=0, lt=1, description="ε: how far the ratio to what acted may pay, from 1")
 
