@@ -77,6 +77,7 @@ class Agent(GreedyPolicy, ABC):
     summary_text: ClassVar[str]
     Settings: ClassVar[type[AgentSettings]]
     learns_from_logs: ClassVar[bool] = False  # whoever decided, in any order: what `slatewise.learn` needs
+    needs_propensities: ClassVar[bool] = False  # of a log that it learns from
 
     def __init__(
         self,
@@ -113,6 +114,10 @@ class Agent(GreedyPolicy, ABC):
     @abstractmethod
     def observe(self, interactions: Interactions) -> None:
         """Remember interactions, or take them into sufficient statistics."""
+
+    def learn_from(self, block: Interactions) -> None:
+        """Learn from a block of a log, sessions in order: for agents that learn from logs."""
+        self.observe(block)
 
     @abstractmethod
     def update(self) -> dict[str, float] | None:
@@ -220,11 +225,7 @@ class NetworkAgent(Agent, ABC):
         loss = self.regression.fit(
             rollout.observation, positions, targets, weights, s.epochs, s.minibatches, rate, self.generator
         )
-        if not math.isfinite(loss):
-            raise InputError(
-                f"{self.name} diverged: the loss is {loss} after {self.steps} steps; a run's last checkpoint is from "
-                f"before that, begin again with a learning_rate below {s.learning_rate:g}"
-            )
+        check_loss(self, loss)
         self.updates += 1
         value = float((targets * weights).sum() / weights.sum().clamp(min=1))
         return {"loss": loss, "value": value, "epsilon": self.epsilon(), "learning_rate": rate * s.learning_rate}
@@ -236,6 +237,16 @@ class NetworkAgent(Agent, ABC):
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave."""
         self.regression.load_tensors(tensors)
+
+
+def check_loss(agent: Agent, loss: float) -> None:
+    """Raise InputError, naming the step, unless the loss of an agent with a learning rate is finite."""
+    if not math.isfinite(loss):
+        rate = cast(Any, agent.settings).learning_rate
+        raise InputError(
+            f"{agent.name} diverged: the loss is {loss} after {agent.steps} steps; a run's last checkpoint is from "
+            f"before that, begin again with a learning_rate below {rate:g}"
+        )
 
 
 DESCRIPTION = "agent.json"
