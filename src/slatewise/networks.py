@@ -45,7 +45,6 @@ class Normaliser(nn.Module):
 
 Encoder = Literal["flat", "gru"]
 MAX_GRADIENT_NORM = 10.0  # gradients are scaled down to this
-LEAST_SPREAD = 0.1  # of targets, in units of their size: the first ones may all be alike, later ones are not
 
 
 def perceptron(*sizes: int) -> nn.Sequential:
@@ -178,8 +177,9 @@ class TwoTower(nn.Module):
 class TowerRegression:
     """A two-tower network, fitted to targets of single items by minibatch steps on the squared error.
 
-    Targets are standardised by mean and standard deviation of the first ones, `shift` and `scale`, so that no agent
-    needs to know how large rewards are; predictions are in the targets' units.
+    Targets are centred and divided by the mean and the root mean square of the first ones, `shift` and `scale`, so that
+    no agent needs to know how large rewards are (the deviation would not do: the first targets may be all alike).
+    Predictions are in the targets' units.
     """
 
     def __init__(
@@ -243,9 +243,8 @@ class TowerRegression:
     def _learn_scale(self, targets: Tensor, weights: Tensor) -> None:
         count = weights.sum().clamp(min=1)
         mean = (targets * weights).sum() / count
-        deviation = (((targets - mean).square() * weights).sum() / count).sqrt()
         size = ((targets.square() * weights).sum() / count).sqrt()
-        self.shift, self.scale = mean.float(), torch.maximum(deviation, LEAST_SPREAD * size).float()
+        self.shift, self.scale = mean.float(), size.float()
 
     def tensors(self) -> dict[str, Tensor]:
         """Return weights, shift, scale and the optimizer's state, by name."""
