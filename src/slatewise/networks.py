@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from slatewise.errors import InputError
-from slatewise.interactions import Observation, Spec
+from slatewise.interactions import Catalogue, Observation, Spec
 
 
 class Normaliser(nn.Module):
@@ -78,14 +78,14 @@ class TwoTower(nn.Module):
 
     def learn_scale(self, observation: Observation) -> None:
         """Take the features of a batch into the running statistics that standardise the input."""
-        self.user_normaliser.update(_user_input(observation))
+        self.user_normaliser.update(user_input(observation))
         self.item_normaliser.update(observation.items[observation.mask])
 
     def forward(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """Return the scores of the candidates [B, C] and of no click [B]."""
         user, value = self._user(observation)
         scores = value.unsqueeze(1)
-        user = torch.cat([user, torch.ones_like(value).unsqueeze(1)], 1)
+        user = nn.functional.pad(user, (0, 1), value=1.0)
         if self.catalogue_tower is not None and observation.catalogue is not None:
             scores = scores + observation.products(user, self.catalogue_tower(observation.catalogue.features))
         if self.item_tower is not None and self.item_output is not None:
@@ -93,6 +93,22 @@ class TwoTower(nn.Module):
             pull = user @ self.item_output.weight
             scores = scores + torch.einsum("bh,bch->bc", pull, items) + (user @ self.item_output.bias).unsqueeze(1)
         return scores.expand(observation.item_ids.shape), user @ self.no_click + value
+
+    def vectors(self, catalogue: Catalogue) -> Tensor:
+        """Return embedding and bias of every item of a catalogue, [N, Z + 1].
+
+        Raises InputError where items have features of the moment too, which no vector of the catalogue holds.
+        """
+        if self.catalogue_tower is None or self.item_tower is not None:
+            raise InputError(
+                "only a network whose items are described by the catalogue alone has vectors of them: make the agent "
+                "from a spec with catalogue features and without items"
+            )
+        return self.catalogue_tower(catalogue.features)
+
+    def queries(self, observation: Observation) -> Tensor:
+        """Return what, times `vectors`, ranks the items for a user: the scores but for the value of the state."""
+        return nn.functional.pad(self._user(observation)[0], (0, 1), value=1.0)
 
     def at(self, observation: Observation, positions: Tensor) -> Tensor:
         """Return the scores of some candidates a row, [B, P] from positions [B, P]; −1 stands for no click."""
@@ -118,11 +134,12 @@ class TwoTower(nn.Module):
 
     def _user(self, observation: Observation) -> tuple[Tensor, Tensor]:
         self._check(observation)
-        output = self.user_tower(self.user_normaliser(_user_input(observation)))
+        output = self.user_tower(self.user_normaliser(user_input(observation)))
         return output[:, :-1] / self.width**0.5, output[:, -1]
 
 
-def _user_input(observation: Observation) -> Tensor:
+def user_input(observation: Observation) -> Tensor:
+    """Return user features and, if there is one, the history, as one vector a row, [B, U + H · F]."""
     if observation.history is None:
         return observation.user
     return torch.cat([observation.user, observation.history.flatten(1)], 1)
