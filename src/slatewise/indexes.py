@@ -67,7 +67,7 @@ class FaissIndex:
     seconds a million, the same every time, so it is never read from a file.
     """
 
-    def __init__(self, vectors: Tensor, rerank: int = 10) -> None:
+    def __init__(self, vectors: Tensor, rerank: int = 6) -> None:
         if rerank < 1:
             raise InputError(f"rerank={rerank}: at least the k best are multiplied exactly, give 1 or more")
         faiss, vectors = _faiss(), _checked(vectors).cpu()

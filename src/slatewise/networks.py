@@ -87,12 +87,22 @@ class TwoTower(nn.Module):
         scores = value.unsqueeze(1)
         user = nn.functional.pad(user, (0, 1), value=1.0)
         if self.catalogue_tower is not None and observation.catalogue is not None:
-            scores = scores + observation.products(user, self.catalogue_tower(observation.catalogue.features))
+            scores = scores + self._catalogue_scores(observation, user, observation.catalogue, self.catalogue_tower)
         if self.item_tower is not None and self.item_output is not None:
             items = self.item_tower(self.item_normaliser(observation.items))
             pull = user @ self.item_output.weight
             scores = scores + torch.einsum("bh,bch->bc", pull, items) + (user @ self.item_output.bias).unsqueeze(1)
         return scores.expand(observation.item_ids.shape), user @ self.no_click + value
+
+    @staticmethod
+    def _catalogue_scores(observation: Observation, user: Tensor, catalogue: Catalogue, tower: nn.Linear) -> Tensor:
+        """Return ⟨user, W features + b⟩, [B, C]; of a large catalogue as ⟨Wᵀ user, features⟩ + ⟨user, b⟩.
+
+        So only the candidates' rows are touched.
+        """
+        if len(catalogue) <= 8 * observation.item_ids.shape[1]:
+            return observation.products(user, tower(catalogue.features))
+        return observation.products(user @ tower.weight, catalogue.features) + (user @ tower.bias).unsqueeze(1)
 
     def vectors(self, catalogue: Catalogue) -> Tensor:
         """Return embedding and bias of every item of a catalogue, [N, Z + 1].

@@ -134,9 +134,8 @@ class Retrieved:
                 f"every candidate of a whole catalogue has {observation.items.shape[2]} features of the moment, which "
                 "no index holds: leave them out (items of shape [B, N, 0]), or offer fewer candidates"
             )
-        built = self._index(observation.catalogue)
-        queries = self._queries(observation, built.covariance)
-        rows = torch.cat([search_shown(built.index, q, self.candidates, shown) for q in queries], 1)
+        index, queries = self.searched(observation)
+        rows = torch.cat([search_shown(index, q, self.candidates, shown) for q in queries], 1)
         rows = rows.sort(1).values
         again = pad(rows[:, 1:] == rows[:, :-1], (1, 0))
         rows = torch.where(again, -1, rows)
@@ -167,24 +166,27 @@ class Retrieved:
         return [self.value] if self.attraction is None else [self.value, self.attraction]
 
     @torch.no_grad()
-    def _index(self, catalogue: Catalogue) -> _Built:
+    def searched(self, observation: Observation) -> tuple[Index, list[Tensor]]:
+        """Return the index, and a query [B, Z] for every reason to retrieve an item: what `recall` asks for."""
+        built, value = self._index(observation), self.value.queries(observation)
+        if self.attraction is None:
+            return built.index, [value]
+        attraction = self.attraction.queries(observation)
+        value, attraction = pad(value, (0, attraction.shape[1])), pad(attraction, (value.shape[1], 0))
+        variances = [((q @ built.covariance) * q).sum(1, keepdim=True) for q in (value, attraction)]
+        both = [q / v.clamp(min=1e-12).sqrt() for q, v in zip((value, attraction), variances, strict=True)]
+        return built.index, [value, attraction, both[0] + both[1], -attraction]
+
+    def _index(self, observation: Observation) -> _Built:
+        """Return the index, built anew where the catalogue or the policy has changed."""
+        catalogue = observation.catalogue
+        assert catalogue is not None  # all of it is shown
         source = catalogue.version, getattr(self.policy, "updates", None)
         if self._built is None or self._built.source != source:
             vectors = torch.cat([product.vectors(catalogue) for product in self._products], 1)
             width = vectors.shape[1]
             self._built = _Built(source, self.make_index(vectors), vectors.T.cov(correction=0).view(width, width))
         return self._built
-
-    @torch.no_grad()
-    def _queries(self, observation: Observation, covariance: Tensor) -> list[Tensor]:
-        """Return a query [B, Z] for every reason to retrieve an item."""
-        value = self.value.queries(observation)
-        if self.attraction is None:
-            return [value]
-        attraction = self.attraction.queries(observation)
-        value, attraction = pad(value, (0, attraction.shape[1])), pad(attraction, (value.shape[1], 0))
-        both = [q / ((q @ covariance) * q).sum(1, keepdim=True).clamp(min=1e-12).sqrt() for q in (value, attraction)]
-        return [value, attraction, both[0] + both[1], -attraction]
 
 
 def agreement(policy: Retrieved, observation: Observation) -> Tensor:
