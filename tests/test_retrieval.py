@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 
 import slatewise as sw
 from slatewise.agents.base import Agent
-from slatewise.choice import Bilinear, FirstPosition, InnerProduct, Logit
+from slatewise.choice import Bilinear, FirstPosition, InnerProduct, Logit, Proportional
 from slatewise.errors import InputError
 from slatewise.interactions import Catalogue, Observation, Spec
 from slatewise.policies import Rule
@@ -77,6 +78,29 @@ def test_a_slate_from_few_candidates_is_worth_nearly_as_much() -> None:
     assert (torch.stack(lost) > -1e-5).all()
     assert lost[0].mean() > lost[1].mean() > lost[2].mean() > -1e-6
     assert lost[1].mean() < 0.01 * best.std()
+
+
+@pytest.mark.parametrize("no_click_value", [-5.0, -1.0, 0.0])
+@pytest.mark.parametrize("interest", [0.3, 1.0])
+@pytest.mark.parametrize("make_choice", [Logit, lambda a: Logit(a, 4.0), Proportional], ids=["logit", "shy", "shares"])
+def test_four_reasons_lose_next_to_nothing_and_one_does(
+    make_choice: Callable[[InnerProduct], Logit | Proportional], interest: float, no_click_value: float
+) -> None:
+    agent = sw.SlateQ(SPEC, choice=make_choice(InnerProduct(FEATURES)), seed=0)
+    with torch.no_grad():
+        agent.regression.network.no_click[-1] = no_click_value
+    observation = everything(rows=200)
+    observation = replace(observation, user=interest * observation.user)
+    scores, (values, no_click) = agent.choice.scores(observation), agent.values(observation)  # type: ignore[union-attr]
+
+    def worth(slate: torch.Tensor) -> torch.Tensor:
+        return slate_value(agent.choice, scores, values, no_click, slate)  # type: ignore[arg-type]
+
+    best = worth(agent.act(observation, explore=False).slate)
+    lost = best - worth(Retrieved(agent, candidates=20).act(observation, explore=False).slate)
+    assert lost.mean() < 0.001 * best.std()
+    by_value = Retrieved(agent, candidates=20, value=agent.regression.network)
+    assert (best - worth(by_value.act(observation, explore=False).slate)).mean() > 0.001 * best.std()
 
 
 def test_candidates_are_different_rows_that_hold_the_best_of_every_product() -> None:
