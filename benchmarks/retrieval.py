@@ -31,8 +31,8 @@ CLAIM = (
     "independent, no structure that an index could use; clustered: 2,000 clusters, some features ten times as wide as "
     "others. Recall is against exact search over the queries of {judged} users. `same` is the share of their slates "
     "that are the exact slate over the whole catalogue, `lost` the value that the others miss, in deviations of the "
-    "best slates' value over users. Peak memory is the whole process's, the item features ({size:.2f} GB) included. Load "
-    "is the machine's, of which the benchmark is 2: with more, the wall clock says little."
+    "best slates' value over users. Peak memory is the whole process's, the item features ({size:.2f} GB) included. "
+    "Load is the machine's, of which the benchmark is 2: with more, the wall clock says little."
 )
 FEATURES, SLOTS, BATCH, CANDIDATES, ROUNDS, JUDGED = 64, 10, 256, 100, 3, 32
 VALUE, NO_CLICK_VALUE, NO_CLICK = 2.0, 1.5, 5.0
