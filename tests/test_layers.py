@@ -19,10 +19,10 @@ ROOMS = [
     [
         "choice", "history", "returns", "linear", "noise", "settings", "progress", "output", "estimators", "networks",
         "aggregates", "registry", "documents", "cache", "ridges", "explanations", "metrics", "features", "mazes",
-        "cascades",
+        "cascades", "indexes",
     ],
     ["slates", "fitting", "sums", "linear_models"],
-    ["policies", "distributions"],
+    ["policies", "distributions", "retrieval"],
     ["environments", "agents", "logs", "off_policy", "constrained"],
     ["evaluation", "runs", "naming", "sessions", "ceilings", "feed_optimum"],
     ["training", "learning", "judging", "testing", "plots", "gym", "maze_pictures"],

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from slatewise.errors import InputError
-from slatewise.interactions import Observation, Spec
+from slatewise.interactions import Catalogue, Observation, Spec
 
 
 class Normaliser(nn.Module):
@@ -128,14 +128,40 @@ class TwoTower(nn.Module):
         """Return the scores of the candidates [B, C] and of no click [B]."""
         user, value = self._user(observation)
         scores = value.unsqueeze(1)
-        user = torch.cat([user, torch.ones_like(value).unsqueeze(1)], 1)
+        user = nn.functional.pad(user, (0, 1), value=1.0)
         if self.catalogue_tower is not None and observation.catalogue is not None:
-            scores = scores + observation.products(user, self.catalogue_tower(observation.catalogue.features))
+            scores = scores + self._catalogue_scores(observation, user, observation.catalogue, self.catalogue_tower)
         if self.item_tower is not None and self.item_output is not None:
             items = self.item_tower(self.item_normaliser(observation.items))
             pull = user @ self.item_output.weight
             scores = scores + torch.einsum("bh,bch->bc", pull, items) + (user @ self.item_output.bias).unsqueeze(1)
         return scores.expand(observation.item_ids.shape), user @ self.no_click + value
+
+    @staticmethod
+    def _catalogue_scores(observation: Observation, user: Tensor, catalogue: Catalogue, tower: nn.Linear) -> Tensor:
+        """Return ⟨user, W features + b⟩, [B, C]; of a large catalogue as ⟨Wᵀ user, features⟩ + ⟨user, b⟩.
+
+        So only the candidates' rows are touched.
+        """
+        if len(catalogue) <= 8 * observation.item_ids.shape[1]:
+            return observation.products(user, tower(catalogue.features))
+        return observation.products(user @ tower.weight, catalogue.features) + (user @ tower.bias).unsqueeze(1)
+
+    def vectors(self, catalogue: Catalogue) -> Tensor:
+        """Return embedding and bias of every item of a catalogue, [N, Z + 1].
+
+        Raises InputError where items have features of the moment too, which no vector of the catalogue holds.
+        """
+        if self.catalogue_tower is None or self.item_tower is not None:
+            raise InputError(
+                "only a network whose items are described by the catalogue alone has vectors of them: make the agent "
+                "from a spec with catalogue features and without items"
+            )
+        return self.catalogue_tower(catalogue.features)
+
+    def queries(self, observation: Observation) -> Tensor:
+        """Return what, times `vectors`, ranks the items for a user: the scores but for the value of the state."""
+        return nn.functional.pad(self._user(observation)[0], (0, 1), value=1.0)
 
     def at(self, observation: Observation, positions: Tensor) -> Tensor:
         """Return the scores of some candidates a row, [B, P] from positions [B, P]; −1 stands for no click."""
