@@ -32,9 +32,6 @@ class AgentSettings(Settings):
     """Settings that every agent has."""
 
     explore_floor: float = Field(0.0, ge=0, le=1, description="probability of a uniform slate, whatever else explores")
-    planned_steps: int = Field(
-        1_000_000, ge=1, description="user-steps over which schedules run; the training loop fills it in"
-    )
 
 
 class NetworkSettings(AgentSettings):
@@ -47,6 +44,9 @@ class NetworkSettings(AgentSettings):
     epsilon_start: float = Field(1.0, ge=0, le=1, description="probability of a random slate at the start")
     epsilon_end: float = Field(0.03, ge=0, le=1, description="probability of a random slate after the fall")
     epsilon_fraction: float = Field(1.0, gt=0, le=1, description="share of the planned steps over which it falls")
+    planned_steps: int = Field(
+        1_000_000, ge=1, description="user-steps over which schedules run; the training loop fills it in"
+    )
     hidden: int = Field(128, ge=1, description="width of the hidden layers")
     embedding: int = Field(64, ge=1, description="size of the user and item embeddings")
     encoder: Encoder = Field(
@@ -107,9 +107,8 @@ class Agent(GreedyPolicy, ABC):
     def build(self, settings: Any) -> None:
         """Take the settings and make what learns."""
 
-    @abstractmethod
     def plan(self, steps: int) -> None:
-        """Take the length of the run that schedules end with, in user-steps."""
+        """Take the length of the run, in user-steps, where schedules end with it."""
 
     @abstractmethod
     def observe(self, interactions: Interactions) -> None:
@@ -165,7 +164,10 @@ class Agent(GreedyPolicy, ABC):
             raise InputError(f"{folder / WEIGHTS} cannot be read ({error}): copy or train the agent again") from None
         try:
             choice = choices.from_json(saved["choice"]) if saved["choice"] else None
-            agent = cls(Spec.from_json(saved["spec"]), choice, saved["seed"], device, **saved["settings"])
+            settings = dict(saved["settings"])
+            if "planned_steps" not in cls.Settings.model_fields:
+                settings.pop("planned_steps", None)  # agents without schedules had it too, and saved it
+            agent = cls(Spec.from_json(saved["spec"]), choice, saved["seed"], device, **settings)
             agent.generator.set_state(tensors.pop("generator").cpu())
             agent.load_tensors(tensors)
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
