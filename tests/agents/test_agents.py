@@ -64,7 +64,7 @@ def test_a_run_of_an_agent_without_schedules_that_was_begun_before_goes_on(tmp_p
         saved = json.loads(path.read_text())
         path.write_text(json.dumps(saved | {key: saved[key] | {"planned_steps": 640}}))
     env = world()
-    assert sw.train(make_agent("linucb", env.spec), env, 1280, run, resume=True, progress=False).steps == 1280
+    assert sw.train(make_agent("linucb", env.spec), env, 640, run, resume=True, progress=False).steps == 640
 
 
 def test_supervised_learns_the_same_from_rewards_that_are_missing_or_not_there() -> None:
