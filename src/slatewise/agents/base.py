@@ -34,7 +34,15 @@ class AgentSettings(Settings):
     explore_floor: float = Field(0.0, ge=0, le=1, description="probability of a uniform slate, whatever else explores")
 
 
-class NetworkSettings(AgentSettings):
+class ScheduledSettings(AgentSettings):
+    """Settings of agents with schedules that end with the run."""
+
+    planned_steps: int = Field(
+        1_000_000, ge=1, description="user-steps over which schedules run; the training loop fills it in"
+    )
+
+
+class NetworkSettings(ScheduledSettings):
     """Settings of agents that fit a two-tower network to rollouts and explore with a falling ε."""
 
     rollout_steps: int = Field(16, ge=1, description="steps of all users between updates")
@@ -44,9 +52,6 @@ class NetworkSettings(AgentSettings):
     epsilon_start: float = Field(1.0, ge=0, le=1, description="probability of a random slate at the start")
     epsilon_end: float = Field(0.03, ge=0, le=1, description="probability of a random slate after the fall")
     epsilon_fraction: float = Field(1.0, gt=0, le=1, description="share of the planned steps over which it falls")
-    planned_steps: int = Field(
-        1_000_000, ge=1, description="user-steps over which schedules run; the training loop fills it in"
-    )
     hidden: int = Field(128, ge=1, description="width of the hidden layers")
     embedding: int = Field(64, ge=1, description="size of the user and item embeddings")
     encoder: Encoder = Field(

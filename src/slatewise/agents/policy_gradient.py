@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from slatewise.agents.base import Agent, AgentSettings, check_loss
+from slatewise.agents.base import Agent, ScheduledSettings, check_loss
 from slatewise.agents.replay import Rollout
 from slatewise.distributions import Softmax
 from slatewise.interactions import Interactions, Observation
@@ -23,7 +23,7 @@ from slatewise.slates import top_k
 Loss = Callable[[Tensor], tuple[Tensor, Tensor]]  # of rows [n]: their loss, and the entropies of their slates [n]
 
 
-class PolicyGradientSettings(AgentSettings):
+class PolicyGradientSettings(ScheduledSettings):
     """Settings of agents that follow the gradient of a policy."""
 
     rollout_steps: int = Field(16, ge=1, description="steps of all users between updates")
