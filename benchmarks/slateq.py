@@ -141,7 +141,7 @@ def row(case: Case, runs: list[dict[str, Any]]) -> dict[str, Any]:
         cells["random"] = references.rules["random"].mean
         cells["best_rule"] = f"{best} {references.rules[best].mean}"
         if references.ceiling is not None:
-            cells["share_%"] = 100 * references.share(middle)
+            cells["share_%"] = 100 * (references.share(middle) or 0.0)
             cells["ceiling"] = f"{references.ceiling.mean} ({references.ceiling.kind})"
     if case.paired:
         mean = statistics.mean(one["difference"][0] for one in runs)

@@ -1,6 +1,7 @@
 """SlateQ's replay: segments are whole and in order, and values learned from them are those of the newest rollout."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +12,8 @@ from slatewise.agents.slateq import SlateQ
 from slatewise.interactions import Interactions
 from tiny_worlds import Clock, Coin
 
-FAST = {"hidden": 32, "embedding": 8, "learning_rate": 5e-3}
-REPLAY = {"replay": 2, "replay_size": 4_000, "minibatches": 12, "target_every": 2, "double": True}
+FAST: dict[str, Any] = {"hidden": 32, "embedding": 8, "learning_rate": 5e-3}
+REPLAY: dict[str, Any] = {"replay": 2, "replay_size": 4_000, "minibatches": 6, "target_every": 2, "double": True}
 
 
 def rollouts(steps: int, count: int, size: int) -> list[Interactions]:
@@ -51,7 +52,7 @@ def test_the_newest_rollout_comes_first_and_old_ones_are_forgotten() -> None:
 def test_values_are_right_across_truncation() -> None:
     env = Clock(users=64, candidates=2, slate_size=1)
     agent = SlateQ(env.spec, env.choice, seed=0, discount=0.9, **FAST, **REPLAY)
-    sw.train(agent, env, 50_000, progress=False)
+    sw.train(agent, env, 25_000, progress=False)
     items, _ = agent.values(env.observation)
     assert float(items.max(1).values.mean()) == pytest.approx(10, rel=0.05)  # five steps alone would be worth 4.1
     assert agent.act(env.observation, explore=False).slate.flatten().tolist() == [0] * 64
@@ -60,7 +61,7 @@ def test_values_are_right_across_truncation() -> None:
 def test_values_are_right_where_nothing_was_clicked() -> None:
     env = Coin(users=128, candidates=2, slate_size=1)
     agent = SlateQ(env.spec, env.choice, seed=0, discount=0.9, **FAST, **REPLAY)
-    sw.train(agent, env, 120_000, progress=False)
+    sw.train(agent, env, 60_000, progress=False)
     items, no_click = agent.values(env.observation)
     assert float(no_click[0]) == pytest.approx(4.5, rel=0.1)
     assert float(items[0, 0]) == pytest.approx(5.5, rel=0.1)
@@ -80,7 +81,7 @@ def test_the_older_copy_values_what_comes_next_and_is_saved(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("given", [{"double": True}, {"double": True, "target_every": 4, "target": "sarsa"}])
-def test_double_needs_an_older_copy_and_a_best_slate(given: dict[str, object]) -> None:
+def test_double_needs_an_older_copy_and_a_best_slate(given: dict[str, Any]) -> None:
     env = sw.make("interest-evolution", users=2)
     with pytest.raises(sw.InputError, match=r"double=true with target_every=.*give target_every above 1"):
         SlateQ(env.spec, env.choice, **given)
@@ -89,7 +90,8 @@ def test_double_needs_an_older_copy_and_a_best_slate(given: dict[str, object]) -
 def test_presets_are_settings_that_can_be_overridden() -> None:
     env = sw.make("interest-evolution", users=2)
     for name, preset in SlateQ.presets.items():
-        agent = SlateQ(env.spec, env.choice, **{**SlateQ.preset(name).settings, "hidden": 16})
+        settings: dict[str, Any] = {**SlateQ.preset(name).settings, "hidden": 16}
+        agent = SlateQ(env.spec, env.choice, **settings)
         assert agent.settings.hidden == 16
         assert all(getattr(agent.settings, key) == value for key, value in preset.settings.items())
 

@@ -145,7 +145,16 @@ def agents(
     presets = {key: {**vars(preset), "settings": dict(preset.settings)} for key, preset in agent.presets.items()}
     show(as_json, described | {"presets": presets}, f"{name}: {agent.summary_text}", table)
     if presets and not as_json:
-        print_table("presets (--preset NAME)", [{"name": key, **preset} for key, preset in presets.items()])
+        rows = [
+            {
+                "name": key,
+                "steps": p.steps,
+                "settings": " ".join(f"{k}={v}" for k, v in p.settings.items()),
+                "for": p.about,
+            }
+            for key, p in agent.presets.items()
+        ]
+        print_table("presets (--preset NAME)", rows)
 
 
 @app.command()
@@ -236,6 +245,8 @@ def train(
     if (env_name is None) == (log is None):
         raise InputError("an agent learns in a world or from a log: give --env or --log, and not both")
     if log is not None:
+        if preset is not None:
+            raise InputError(f"--preset {preset} is for learning in a world: leave it out with --log")
         learn_from(log, agent, out, settings, seed, overwrite, as_json)
         return
     assert env_name is not None
