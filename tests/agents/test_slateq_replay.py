@@ -50,12 +50,12 @@ def test_the_newest_rollout_comes_first_and_old_ones_are_forgotten() -> None:
 
 
 def test_values_are_right_across_truncation() -> None:
-    env = Clock(users=64, candidates=2, slate_size=1)
+    env = Clock(users=16, candidates=2, slate_size=1)
     agent = SlateQ(env.spec, env.choice, seed=0, discount=0.9, **FAST, **REPLAY)
-    sw.train(agent, env, 25_000, progress=False)
+    sw.train(agent, env, 15_000, progress=False)
     items, _ = agent.values(env.observation)
     assert float(items.max(1).values.mean()) == pytest.approx(10, rel=0.05)  # five steps alone would be worth 4.1
-    assert agent.act(env.observation, explore=False).slate.flatten().tolist() == [0] * 64
+    assert agent.act(env.observation, explore=False).slate.flatten().tolist() == [0] * 16
 
 
 def test_values_are_right_where_nothing_was_clicked() -> None:
