@@ -49,6 +49,18 @@ def test_the_newest_rollout_comes_first_and_old_ones_are_forgotten() -> None:
     assert all(bool(torch.isin(new, ever).any()) for new in newest)
 
 
+def test_another_number_of_users_is_refused() -> None:
+    memory = Replay(1, 40, 1, torch.Generator())
+    for users in (4, 5):
+        env = Clock(users=users, candidates=2, slate_size=1)
+        memory.add(env.step(env.rule("random").act(env.observation)))
+        if users == 5:
+            with pytest.raises(sw.InputError, match="5 users, and replay remembers another number"):
+                memory.take()
+        else:
+            memory.take()
+
+
 def test_values_are_right_across_truncation() -> None:
     env = Clock(users=16, candidates=2, slate_size=1)
     agent = SlateQ(env.spec, env.choice, seed=0, discount=0.9, **FAST, **REPLAY)

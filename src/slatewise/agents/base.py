@@ -71,7 +71,7 @@ class NetworkSettings(AgentSettings):
 
     def rate_at(self, steps: int) -> float:
         """Return the share of the learning rate that is left after so many user-steps."""
-        return max(0.0, 1 - steps / self.planned_steps)
+        return min(1.0, max(0.0, 1 - steps / self.planned_steps))
 
 
 class Agent(GreedyPolicy, ABC):

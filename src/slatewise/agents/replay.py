@@ -58,13 +58,22 @@ class Replay(Rollout):
         self.size, self.times, self.generator = size, times, generator
         self.rollouts = 0  # kept so far, those that have been replaced included
         self._rows: Interactions | None = None
+        self._length = 0  # of a rollout
 
     def take(self) -> Interactions:
-        """Return T steps of B new and `times` · B remembered segments, [T · (1 + times) B] rows as of one rollout."""
+        """Return T steps of B new and `times` · B remembered segments, [T · (1 + times) B] rows as of one rollout.
+
+        Raises InputError for another number of users than before.
+        """
         newest = _bare(super().take())
         capacity = max(1, self.size // len(newest))
         if self._rows is None:
+            self._length = len(newest)
             self._rows = newest.map(lambda array: array.new_empty(capacity * len(newest), *array.shape[1:]))
+        if len(newest) != self._length:
+            raise InputError(
+                f"{len(newest) // self.steps} users, and replay remembers another number: begin with another agent"
+            )
         users, start = len(newest) // self.steps, self.rollouts % capacity * len(newest)
         self._rows.put(start, newest)
         self.rollouts += 1

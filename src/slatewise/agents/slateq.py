@@ -166,12 +166,16 @@ class SlateQ(NetworkAgent):
 
     def lessons(self, rollout: Interactions) -> tuple[Tensor, Tensor, Tensor]:
         """Return what was consumed, no click included, with its return."""
-        if self.target is not self.regression and self.updates % self.settings.target_every == 0:
-            self.target.network.load_state_dict(self.regression.network.state_dict())
-            self.target.scale = self.regression.scale
+        self._renew_target()
         positions = consumed(rollout.decision, rollout.response).unsqueeze(1)
         counts = (positions >= 0) | self.settings.null_value
         return positions, self._targets(rollout).unsqueeze(1), counts.float()
+
+    def _renew_target(self) -> None:
+        """Copy the network, where it is time; the scale of targets is that of the network, always."""
+        self.target.shift, self.target.scale = self.regression.shift, self.regression.scale
+        if self.target is not self.regression and self.updates % self.settings.target_every == 0:
+            self.target.network.load_state_dict(self.regression.network.state_dict())
 
     def _targets(self, rollout: Interactions) -> Tensor:
         """Return λ-returns [T · B] of the rollout, bootstrapped with the value of the slate that comes next.
@@ -210,8 +214,7 @@ class SlateQ(NetworkAgent):
     def tensors(self) -> dict[str, Tensor]:
         """Return everything learned, by name; what `replay` remembers is not learned, and begins anew."""
         weights = {} if self.target is self.regression else self.target.network.state_dict()
-        copied = {f"target.{key}": value for key, value in weights.items()}
-        return super().tensors() | copied | ({"target_scale": self.target.scale} if copied else {})
+        return super().tensors() | {f"target.{key}": value for key, value in weights.items()}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave."""
@@ -219,7 +222,6 @@ class SlateQ(NetworkAgent):
         if self.target is not self.regression:
             weights = {key.removeprefix("target."): v for key, v in tensors.items() if key.startswith("target.")}
             self.target.network.load_state_dict(weights)
-            self.target.scale = tensors["target_scale"]
 
 
 def consumed(decision: Decision, response: Response) -> Tensor:
