@@ -80,7 +80,7 @@ class SlateQ(NetworkAgent):
         "best": Preset("the defaults, trained until they hardly improve", 8_000_000, {}),
         "noisy": Preset(
             "rewards whose noise hides what an item is worth: a nearer future, shorter returns, smaller steps",
-            5_000_000,
+            2_500_000,
             {"discount": 0.9, "trace": 0.5, "learning_rate": 5e-4},
         ),
     }
