@@ -3,7 +3,8 @@
 import json
 import math
 from abc import ABC, abstractmethod
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -17,7 +18,7 @@ from slatewise import choice as choices
 from slatewise.agents.replay import Rollout
 from slatewise.choice import Choice
 from slatewise.documents import read_document
-from slatewise.errors import InputError
+from slatewise.errors import InputError, unknown_name
 from slatewise.features import FeatureSchema
 from slatewise.interactions import Interactions, Spec
 from slatewise.networks import Encoder, TowerRegression
@@ -26,6 +27,15 @@ from slatewise.registry import registered_name
 from slatewise.settings import Settings
 
 FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings that go together, and for how many user-steps they are meant."""
+
+    about: str
+    steps: int
+    settings: Mapping[str, Any]
 
 
 class AgentSettings(Settings):
@@ -66,7 +76,7 @@ class NetworkSettings(ScheduledSettings):
 
     def rate_at(self, steps: int) -> float:
         """Return the share of the learning rate that is left after so many user-steps."""
-        return max(0.0, 1 - steps / self.planned_steps)
+        return min(1.0, max(0.0, 1 - steps / self.planned_steps))
 
 
 class Agent(GreedyPolicy, ABC):
@@ -81,6 +91,7 @@ class Agent(GreedyPolicy, ABC):
     name: ClassVar[str]
     summary_text: ClassVar[str]
     Settings: ClassVar[type[AgentSettings]]
+    presets: ClassVar[Mapping[str, Preset]] = {}
     learns_from_logs: ClassVar[bool] = False  # whoever decided, in any order: what `slatewise.learn` needs
     needs_propensities: ClassVar[bool] = False  # of a log that it learns from
 
@@ -102,6 +113,15 @@ class Agent(GreedyPolicy, ABC):
         self.features: FeatureSchema | None = None
         self.logs: tuple[str, ...] = ()
         self.build(values)
+
+    @classmethod
+    def preset(cls, name: str) -> Preset:
+        """Return a preset by name. Raises InputError, naming those there are, for an unknown one."""
+        if not cls.presets:
+            raise InputError(f"preset={name!r}: {cls.name} has no presets, its defaults are the ones to begin with")
+        if name not in cls.presets:
+            raise unknown_name(f"preset of {cls.name}", name, cls.presets)
+        return cls.presets[name]
 
     @property
     @abstractmethod
