@@ -57,7 +57,7 @@ CASES = (
         assumed="logit",
     ),
     Case("evolution, 100 candidates, slates of 10", EVOLUTION, {"candidates": 100, "slate_size": 10}, 1_000_000),
-    Case("sweetness", SATISFACTION, {"variant": "sweetness"}, 8_000_000),
+    Case("sweetness", SATISFACTION, {"variant": "sweetness"}, 2_500_000),
 )
 PICTURED = (1, 5, 8, 3)  # cases
 Raw = dict[str, dict[str, dict[str, Any]]]  # case, seed, result
