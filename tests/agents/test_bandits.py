@@ -428,3 +428,17 @@ def test_regret_grows_ever_slower_where_it_does_not(name: str) -> None:
         agent.observe(seen(slate, earned, [[]] * 10, arms=3))
     assert sum(lost[500:]) < {"softmax": 1.2, "ucb1": 0.7}.get(name, 0.5) * sum(lost[:500])
     assert sum(lost[500:]) < 0.2 * 0.3 * 5000  # random loses 0.3 a round
+
+
+@pytest.mark.parametrize("name", ["linucb", "lints", "squarecb"])
+def test_regret_of_linear_models_grows_like_a_root_over_three_decades(name: str) -> None:
+    """After 100, 1,000 and 10,000 rounds: ten times the rounds lose less than 10^0.75 as much (in theory 10^0.5)."""
+    env: Any = sw.make("linear-bandit", users=10, seed=3, candidates=5, features=5, problem=4)
+    agent = make_agent(name, env.spec, seed=0)
+    lost = []
+    for _ in range(1000):
+        decision = agent.act(env.observation)
+        lost.append(float((env.best() - env.expected_reward(decision.slate)).sum()))
+        agent.observe(env.step(decision))
+    after = np.cumsum(lost)[[9, 99, 999]]
+    assert (after[1:] / after[:-1] < 10**0.75).all()
