@@ -33,6 +33,7 @@ AGENTS = {
     "slateq": "slateq:SlateQ",
     "q-learning": "q_learning:QLearning",
     "type-thompson": "type_thompson:TypeThompson",
+    "model-planner": "model_planner:ModelPlanner",
 }
 
 
