@@ -46,6 +46,8 @@ bench: $(VENV)/.user
 	$(BIN)/python benchmarks/open_bandit.py
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python benchmarks/exploration.py
+	$(BIN)/python benchmarks/policy_gradient.py
+	$(BIN)/python benchmarks/retrieval.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("slatewise needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else 0'

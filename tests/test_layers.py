@@ -19,10 +19,10 @@ ROOMS = [
     [
         "choice", "history", "returns", "linear", "noise", "settings", "progress", "output", "estimators", "networks",
         "aggregates", "registry", "documents", "cache", "ridges", "explanations", "metrics", "features", "mazes",
-        "cascades",
+        "cascades", "indexes",
     ],
     ["slates", "fitting", "sums", "linear_models"],
-    ["policies", "distributions"],
+    ["policies", "distributions", "retrieval"],
     ["environments", "agents", "logs", "off_policy", "constrained"],
     ["evaluation", "runs", "naming", "sessions", "ceilings", "feed_optimum"],
     ["training", "learning", "judging", "testing", "plots", "gym", "maze_pictures"],
@@ -33,7 +33,7 @@ ROOMS = [
 ]  # fmt: skip
 LAYER = {room: layer for layer, rooms in enumerate(ROOMS) for room in rooms}
 MEMBERS = {"environments", "agents"}  # folders of one file a member: these share nothing but
-SHARED = {"base", "replay", "bandit", "bandit_sums"}
+SHARED = {"base", "replay", "bandit", "bandit_sums", "policy_gradient"}
 
 
 def modules_of(root: Path) -> set[str]:

@@ -27,7 +27,9 @@ class Clock(Environment):
         self._settings = settings
         self.choice = FirstPosition()
         self.catalogue = Catalogue.of(torch.eye(2))
-        self.spec = Spec(("zero", "nought"), ("a", "b"), (), ("earned",), settings.candidates, settings.slate_size)
+        self.spec = Spec(
+            ("zero", "nought"), ("a", "b"), (), ("earned",), settings.candidates, settings.slate_size, settings.history
+        )
 
     @property
     def settings(self) -> WorldSettings:
@@ -65,3 +67,24 @@ class Coin(Clock):
         clicked = noise.uniform(1) < 0.5
         earned = clicked.float()
         return response_of(clicked, earned.unsqueeze(2), earned.double()), torch.zeros(self.users, dtype=torch.bool)
+
+
+class Recall(Clock):
+    """At the first step the user says which item to show at the fourth, the last, where it earns 1.
+
+    Said is a signal, 0 or 1, and at the steps between it is noise. Nothing but the history tells what was said first.
+    """
+
+    name = "recall"
+    horizon = 4
+
+    def begin(self, noise: Noise) -> State:
+        return super().begin(noise) | {"wish": (noise.uniform(1).squeeze(1) < 0.5).float()}
+
+    def advance(self, slate: Tensor, noise: Noise) -> tuple[Response, Tensor]:
+        wish, chance = self.state["wish"], (noise.uniform(1).squeeze(1) < 0.5).float()
+        said = torch.where(self.elapsed == 0, wish, chance)
+        earned = (slate[:, 0] == wish.long()) & (self.elapsed == 3)
+        clicked = torch.ones_like(slate, dtype=torch.bool)
+        response = response_of(clicked, said.view(-1, 1, 1), earned.double().unsqueeze(1))
+        return response, torch.zeros(self.users, dtype=torch.bool)

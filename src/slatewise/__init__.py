@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from slatewise.agents import make_agent as make_agent
     from slatewise.agents.base import Agent as Agent
     from slatewise.agents.linucb import LinUCB as LinUCB
+    from slatewise.agents.ppo import PPO as PPO
     from slatewise.agents.q_learning import QLearning as QLearning
+    from slatewise.agents.reinforce import Reinforce as Reinforce
     from slatewise.agents.slateq import SlateQ as SlateQ
     from slatewise.agents.supervised import Supervised as Supervised
     from slatewise.agents.type_thompson import TypeThompson as TypeThompson
@@ -65,9 +67,11 @@ _HOMES = {
     "Log": "logs",
     "LogWriter": "logs",
     "Observation": "interactions",
+    "PPO": "agents.ppo",
     "Policy": "interactions",
     "QLearning": "agents.q_learning",
     "Random": "policies",
+    "Reinforce": "agents.reinforce",
     "Response": "interactions",
     "Rule": "policies",
     "SlateQ": "agents.slateq",
@@ -85,6 +89,7 @@ _HOMES = {
 _MODULES = ("gym", "logs", "off_policy", "testing")
 
 __all__ = [
+    "PPO",
     "Agent",
     "Catalogue",
     "Constrained",
@@ -102,6 +107,7 @@ __all__ = [
     "Policy",
     "QLearning",
     "Random",
+    "Reinforce",
     "Response",
     "Rule",
     "SlateQ",

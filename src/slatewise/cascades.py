@@ -6,17 +6,17 @@ from torch import Tensor
 from slatewise.constraints import Filling
 
 
-def best_cascade(click: Tensor, values: Tensor, no_click_value: Tensor, order: Tensor, k: int) -> Tensor:
+def best_cascade(click: Tensor, values: Tensor, no_click_value: Tensor, may: Tensor, k: int) -> Tensor:
     """Return the slate [B, K] of highest expected value among users who go down it, by dynamic programming.
 
-    click: P(click if reached), [B, C].  values: [B, C].  no_click_value: [B].  order: int64 [B, C], the candidates that
-    may be shown in order of falling value, the best order of any set, then −1.
-    best(m, i), the worth of the best m items from the i-th on, is the largest over j ≥ i of
-    click(j) value(j) + (1 − click(j)) best(m − 1, j + 1): a running maximum from the end. best(0, i) is no click.
+    click: P(click if reached), [B, C].  values: [B, C].  no_click_value: [B].  may: bool [B, C], what may be shown.
+    Items go by falling value, the best order of any set; equals by attraction. best(m, i), the worth of the best m
+    items from the i-th on, is the largest over j ≥ i of click(j) value(j) + (1 − click(j)) best(m − 1, j + 1): a
+    running maximum from the end. best(0, i) is no click.
     """
-    candidates, count = order.shape[1], (order >= 0).sum(1, keepdim=True)
-    at = order.clamp(min=0)
-    p, v = click.double().gather(1, at), values.double().gather(1, at)
+    candidates, count = may.shape[1], may.sum(1, keepdim=True)
+    order = _by_value(click, values.double().masked_fill(~may, -torch.inf))
+    p, v = click.double().gather(1, order), values.double().gather(1, order)
     place = torch.arange(candidates, device=order.device)
     ahead, first = no_click_value.double().unsqueeze(1).expand_as(v), list[Tensor]()
     for slots in range(1, min(k, candidates) + 1):
@@ -26,6 +26,13 @@ def best_cascade(click: Tensor, values: Tensor, no_click_value: Tensor, order: T
         ahead = torch.nn.functional.pad(best.flip(1)[:, 1:], (0, 1))
     slate = _follow(torch.stack(first, 1), order, count)
     return torch.nn.functional.pad(slate, (0, k - slate.shape[1]), value=-1)
+
+
+def _by_value(click: Tensor, values: Tensor) -> Tensor:
+    """Return the candidates in order of falling value, int64 [B, C], among equals the most attractive first."""
+    attractive = click.argsort(dim=1, descending=True, stable=True)
+    falling = values.gather(1, attractive).argsort(dim=1, descending=True, stable=True)
+    return attractive.gather(1, falling)
 
 
 def _follow(first: Tensor, order: Tensor, count: Tensor) -> Tensor:

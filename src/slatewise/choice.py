@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from slatewise.errors import InputError, unknown_name
-from slatewise.interactions import Observation
+from slatewise.interactions import Catalogue, Observation
 from slatewise.plain import NumPy, total
 
 
@@ -37,7 +37,7 @@ class SingleChoice(Protocol):
 
 @dataclass(frozen=True)
 class InnerProduct:
-    """Affinity of a user to an item: the first `columns` user features times the catalogue's features."""
+    """Affinity of a user to an item: the first `columns` user features times as many of the catalogue's."""
 
     columns: int
     name: ClassVar[str] = "inner-product"
@@ -46,7 +46,15 @@ class InnerProduct:
         """Return the affinity of every candidate, [B, C]."""
         if observation.catalogue is None:
             raise InputError("this choice model reads catalogue features, but the observation has no catalogue")
-        return observation.products(observation.user[:, : self.columns], observation.catalogue.features)
+        return observation.products(self.queries(observation), self.vectors(observation.catalogue))
+
+    def vectors(self, catalogue: Catalogue) -> Tensor:
+        """Return what the affinity reads of every item of a catalogue, [N, columns]."""
+        return catalogue.features[:, : self.columns]
+
+    def queries(self, observation: Observation) -> Tensor:
+        """Return what, times `vectors`, is the affinity, [B, columns]."""
+        return observation.user[:, : self.columns]
 
 
 @dataclass(frozen=True)
@@ -79,12 +87,24 @@ class Bilinear:
                 f"this choice model reads {known[1]} user and {len(self.items)} item features, the observation has "
                 f"{known[0]} and {features}: use the world or log it was fitted to, or fit it anew"
             )
-        weights, bias = (tensor.to(items) for tensor in self._tensors)
-        wanted = torch.addmm(bias, observation.user[:, : len(self.weights)], weights)
+        wanted = self._wanted(observation)
         affinity = torch.einsum("bd,bcd->bc", wanted[:, shared:], items) + self.bias
         if catalogue is None:
             return affinity
         return affinity + observation.products(wanted[:, :shared], catalogue.features)
+
+    def vectors(self, catalogue: Catalogue) -> Tensor:
+        """Return what describes every item of a catalogue, [N, E]."""
+        return catalogue.features
+
+    def queries(self, observation: Observation) -> Tensor:
+        """Return what, times `vectors`, is the affinity but for what is the same for all items, [B, E]."""
+        return self._wanted(observation)[:, : len(self.items) - observation.items.shape[2]]
+
+    def _wanted(self, observation: Observation) -> Tensor:
+        """Return what times an item's features is its affinity, but for the bias, [B, E + D]."""
+        weights, bias = (tensor.to(observation.items) for tensor in self._tensors)
+        return torch.addmm(bias, observation.user[:, : len(self.weights)], weights)
 
 
 Affinity = InnerProduct | Bilinear

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from slatewise.slates import first_shown, sample_slate, softmax_propensity, top_k
 
+ABSENT = -1e30  # logit of what may not be shown: its probability is 0, and its gradient 0 and not NaN
+
 
 @dataclass(frozen=True, eq=False)
 class Votes:
@@ -55,6 +57,21 @@ class Softmax:
     def propensity(self, slate: Tensor) -> Tensor:
         """Return the softmax of each slot's item among what was left."""
         return softmax_propensity(self.logits, self.mask, slate)
+
+    def log_propensity(self, slate: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-probability and entropy of each slot given the slots before it, float64 [B, K] each.
+
+        For slates of distinct candidates that may be shown. Both can be differentiated; a hole has 0 of both.
+        """
+        left = self.logits.double().masked_fill(~self.mask, ABSENT)
+        chosen, entropies = list[Tensor](), list[Tensor]()
+        for slot in range(slate.shape[1]):
+            at, shown = slate[:, slot : slot + 1].clamp(min=0), slate[:, slot : slot + 1] >= 0
+            logarithm = left.log_softmax(1)
+            chosen.append(torch.where(shown, logarithm.gather(1, at), 0.0))
+            entropies.append(torch.where(shown, -(logarithm.exp() * logarithm).sum(1, keepdim=True), 0.0))
+            left = torch.where(shown, left.scatter(1, at, ABSENT), left)
+        return torch.cat(chosen, 1), torch.cat(entropies, 1)
 
     def first(self) -> Tensor:
         """Return the softmax over all candidates; zeros where there are none."""

@@ -11,10 +11,11 @@ from slatewise.progress import Bar
 def learn(agent: Agent, log: Log, progress: bool = True) -> None:
     """Let an agent learn from a log, in one pass over its decisions.
 
-    For agents whose statistics do not depend on who decided, nor on what was learned before: the bandits. The agent
-    keeps the schema of the log's features, so that requests are encoded alike, and remembers the log, so that a verdict
-    on the same decisions can warn.
-    Raises InputError for an agent that needs fresh data of its own, or learned from other features.
+    For agents whose statistics do not depend on who decided, the bandits, and for reinforce, which corrects for who
+    decided by the propensities. Schedules end with the log. The agent keeps the schema of the log's features, so that
+    requests are encoded alike, and remembers the log, so that a verdict on the same decisions can warn.
+    Raises InputError for an agent that needs fresh data of its own, or learned from other features, or propensities
+    that it needs and the log does not know.
     """
     if not agent.learns_from_logs:
         able = ", ".join(name for name in AGENTS if agent_class(name).learns_from_logs)
@@ -24,10 +25,16 @@ def learn(agent: Agent, log: Log, progress: bool = True) -> None:
         )
     check_features(agent, log.spec, agent.name)
     check_schema(agent, log.features, agent.name)
+    if agent.needs_propensities and log.propensities["kind"] == "unknown":
+        raise InputError(
+            f"{agent.name} weighs decisions by how likely they were, and this log does not know (propensities: "
+            "unknown): estimate the propensities when you import it (propensities = 'estimate'), or take a bandit"
+        )
+    agent.plan(agent.steps + max(1, len(log)))
     with Bar(f"{agent.name} learns", len(log), progress) as bar:
         done = 0
         for block in log.blocks():
-            agent.observe(block)
+            agent.learn_from(block)
             done += len(block)
             bar.update(done)
     agent.update()

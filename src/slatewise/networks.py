@@ -1,12 +1,13 @@
 """Networks that several agents share."""
 
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from slatewise.errors import InputError
-from slatewise.interactions import Observation, Spec
+from slatewise.interactions import Catalogue, Observation, Spec
 
 
 class Normaliser(nn.Module):
@@ -42,6 +43,7 @@ class Normaliser(nn.Module):
         return ((values - self.mean.float()) / deviation.float()).clamp(-10, 10)
 
 
+Encoder = Literal["flat", "gru"]
 MAX_GRADIENT_NORM = 10.0  # gradients are scaled down to this
 
 
@@ -55,6 +57,38 @@ def perceptron(*sizes: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+class HistoryEncoder(nn.Module):
+    """Describes a history [B, H, F] in one vector [B, width]: all its features side by side, or the state of a GRU.
+
+    Source of the GRU: Cho et al. 2014, arXiv 1406.1078, equations 5 to 8, run from the oldest interaction to the
+    newest. It has no biases, so before the session began its state stays zero, and a longer window says the same of a
+    short session; the filled flag, always 1 in an interaction, stands for the bias of the input. Features are
+    standardised by interactions that took place alone.
+    """
+
+    def __init__(self, spec: Spec, hidden: int, encoder: Encoder) -> None:
+        super().__init__()
+        self.shape = spec.history, spec.history_features
+        self.normaliser = Normaliser(spec.history_features - 1)
+        self.width = spec.history * spec.history_features if encoder == "flat" else max(8, hidden // 4)
+        self.gru = nn.GRU(spec.history_features, self.width, bias=False, batch_first=True) if encoder == "gru" else None
+
+    def learn_scale(self, history: Tensor) -> None:
+        """Take the interactions that took place into the running statistics that standardise the input."""
+        self.normaliser.update(history[history[:, :, -1] > 0][:, :-1])
+
+    def forward(self, history: Tensor) -> Tensor:
+        """Return the code of each history. Raises InputError for other lengths or features than it was made for."""
+        if tuple(history.shape[1:]) != self.shape:
+            raise InputError(
+                f"the observation's history is {list(history.shape[1:])} (interactions, features), this network was "
+                f"made for {list(self.shape)}: make the agent from the spec of what it observes"
+            )
+        filled = history[:, :, -1:]
+        seen = torch.cat([self.normaliser(history[:, :, :-1]) * filled, filled], 2)
+        return seen.flatten(1) if self.gru is None else self.gru(seen)[1][0]
+
+
 class TwoTower(nn.Module):
     """Scores every candidate, and no click, for a user: ⟨user, item⟩ / √Z + item bias + state value.
 
@@ -62,11 +96,18 @@ class TwoTower(nn.Module):
     is particular to the candidates; no click has an embedding of its own. Any number of candidates in any order.
     """
 
-    def __init__(self, spec: Spec, hidden: int, embedding: int) -> None:
+    def __init__(self, spec: Spec, hidden: int, embedding: int, encoder: Encoder = "flat") -> None:
         super().__init__()
+        if encoder == "gru" and not spec.history:
+            raise InputError(
+                "encoder=gru reads a history, and here none is remembered: set history=10 in the world, or where the "
+                "log is read, or leave encoder=flat"
+            )
         self.width = embedding
-        self.user_normaliser = Normaliser(len(spec.user) + spec.history * spec.history_features)
-        self.user_tower = perceptron(len(self.user_normaliser.mean), hidden, hidden, embedding + 1)
+        self.user_normaliser = Normaliser(len(spec.user))
+        self.history = HistoryEncoder(spec, hidden, encoder) if spec.history else None
+        remembered = self.history.width if self.history is not None else 0
+        self.user_tower = perceptron(len(spec.user) + remembered, hidden, hidden, embedding + 1)
         self.no_click = nn.Parameter(torch.zeros(embedding + 1))
         self.catalogue_features = len(spec.catalogue)
         self.catalogue_tower = nn.Linear(len(spec.catalogue), embedding + 1) if spec.catalogue else None
@@ -78,21 +119,49 @@ class TwoTower(nn.Module):
 
     def learn_scale(self, observation: Observation) -> None:
         """Take the features of a batch into the running statistics that standardise the input."""
-        self.user_normaliser.update(_user_input(observation))
+        self.user_normaliser.update(observation.user)
+        if self.history is not None and observation.history is not None:
+            self.history.learn_scale(observation.history)
         self.item_normaliser.update(observation.items[observation.mask])
 
     def forward(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """Return the scores of the candidates [B, C] and of no click [B]."""
         user, value = self._user(observation)
         scores = value.unsqueeze(1)
-        user = torch.cat([user, torch.ones_like(value).unsqueeze(1)], 1)
+        user = nn.functional.pad(user, (0, 1), value=1.0)
         if self.catalogue_tower is not None and observation.catalogue is not None:
-            scores = scores + observation.products(user, self.catalogue_tower(observation.catalogue.features))
+            scores = scores + self._catalogue_scores(observation, user, observation.catalogue, self.catalogue_tower)
         if self.item_tower is not None and self.item_output is not None:
             items = self.item_tower(self.item_normaliser(observation.items))
             pull = user @ self.item_output.weight
             scores = scores + torch.einsum("bh,bch->bc", pull, items) + (user @ self.item_output.bias).unsqueeze(1)
         return scores.expand(observation.item_ids.shape), user @ self.no_click + value
+
+    @staticmethod
+    def _catalogue_scores(observation: Observation, user: Tensor, catalogue: Catalogue, tower: nn.Linear) -> Tensor:
+        """Return ⟨user, W features + b⟩, [B, C]; of a large catalogue as ⟨Wᵀ user, features⟩ + ⟨user, b⟩.
+
+        So only the candidates' rows are touched.
+        """
+        if len(catalogue) <= 8 * observation.item_ids.shape[1]:
+            return observation.products(user, tower(catalogue.features))
+        return observation.products(user @ tower.weight, catalogue.features) + (user @ tower.bias).unsqueeze(1)
+
+    def vectors(self, catalogue: Catalogue) -> Tensor:
+        """Return embedding and bias of every item of a catalogue, [N, Z + 1].
+
+        Raises InputError where items have features of the moment too, which no vector of the catalogue holds.
+        """
+        if self.catalogue_tower is None or self.item_tower is not None:
+            raise InputError(
+                "only a network whose items are described by the catalogue alone has vectors of them: make the agent "
+                "from a spec with catalogue features and without items"
+            )
+        return self.catalogue_tower(catalogue.features)
+
+    def queries(self, observation: Observation) -> Tensor:
+        """Return what, times `vectors`, ranks the items for a user: the scores but for the value of the state."""
+        return nn.functional.pad(self._user(observation)[0], (0, 1), value=1.0)
 
     def at(self, observation: Observation, positions: Tensor) -> Tensor:
         """Return the scores of some candidates a row, [B, P] from positions [B, P]; −1 stands for no click."""
@@ -115,33 +184,44 @@ class TwoTower(nn.Module):
                 f"the observation's catalogue has {shown} features, this network was made for "
                 f"{self.catalogue_features}: make the agent from the spec of what it observes"
             )
+        if (observation.history is None) != (self.history is None):
+            has, made = ("no", "one") if observation.history is None else ("a", "none")
+            raise InputError(
+                f"the observation has {has} history and this network was made for {made}: make the agent from the spec "
+                "of what it observes"
+            )
 
     def _user(self, observation: Observation) -> tuple[Tensor, Tensor]:
         self._check(observation)
-        output = self.user_tower(self.user_normaliser(_user_input(observation)))
+        known = self.user_normaliser(observation.user)
+        if self.history is not None and observation.history is not None:
+            known = torch.cat([known, self.history(observation.history)], 1)
+        output = self.user_tower(known)
         return output[:, :-1] / self.width**0.5, output[:, -1]
-
-
-def _user_input(observation: Observation) -> Tensor:
-    if observation.history is None:
-        return observation.user
-    return torch.cat([observation.user, observation.history.flatten(1)], 1)
 
 
 class TowerRegression:
     """A two-tower network, fitted to targets of single items by minibatch steps on the squared error.
 
-    Targets are divided by `scale`, the root mean square of the first ones, so that no agent needs to know how
-    large rewards are; predictions are in the targets' units.
+    Targets are centred and divided by the mean and the root mean square of the first ones, `shift` and `scale`, so that
+    no agent needs to know how large rewards are (the deviation would not do: the first targets may be all alike).
+    Predictions are in the targets' units.
     """
 
     def __init__(
-        self, spec: Spec, hidden: int, embedding: int, learning_rate: float, seed: int, device: torch.device
+        self,
+        spec: Spec,
+        hidden: int,
+        embedding: int,
+        learning_rate: float,
+        seed: int,
+        device: torch.device,
+        encoder: Encoder = "flat",
     ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # the CPU's alone: other devices' generators are not ours
-            self.network = TwoTower(spec, hidden, embedding).to(device)
-        self.scale = torch.zeros((), device=device)
+            self.network = TwoTower(spec, hidden, embedding, encoder).to(device)
+        self.shift, self.scale = torch.zeros((), device=device), torch.zeros((), device=device)
         self.learning_rate = learning_rate
         self.optimizer = torch.optim.RAdam(self.network.parameters(), lr=learning_rate)
 
@@ -150,7 +230,7 @@ class TowerRegression:
         """Return predictions for every candidate [B, C] and for no click [B]."""
         items, no_click = self.network(observation)
         scale = torch.where(self.scale > 0, self.scale, 1.0)
-        return items * scale, no_click * scale
+        return items * scale + self.shift, no_click * scale + self.shift
 
     def fit(
         self,
@@ -169,8 +249,8 @@ class TowerRegression:
         rate: share of the learning rate.
         """
         if float(self.scale) == 0:
-            self.scale = ((targets.square() * weights).sum() / weights.sum().clamp(min=1)).sqrt().float()
-        targets = (targets / torch.where(self.scale > 0, self.scale, 1.0)).float()
+            self._learn_scale(targets, weights)
+        targets = ((targets - self.shift) / torch.where(self.scale > 0, self.scale, 1.0)).float()
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * rate
         total = 0.0
@@ -186,9 +266,16 @@ class TowerRegression:
                 total += float(loss.detach()) * len(rows) / len(targets)
         return total / passes
 
+    def _learn_scale(self, targets: Tensor, weights: Tensor) -> None:
+        count = weights.sum().clamp(min=1)
+        mean = (targets * weights).sum() / count
+        size = ((targets.square() * weights).sum() / count).sqrt()
+        self.shift, self.scale = mean.float(), size.float()
+
     def tensors(self) -> dict[str, Tensor]:
-        """Return weights, scale and the optimizer's state, by name."""
-        tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()} | {"scale": self.scale}
+        """Return weights, shift, scale and the optimizer's state, by name."""
+        tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
+        tensors |= {"shift": self.shift, "scale": self.scale}
         for i, values in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{key}": value for key, value in values.items()}
         return tensors
@@ -197,7 +284,7 @@ class TowerRegression:
         """Take back what `tensors` gave."""
         weights = {key.removeprefix("network."): v for key, v in tensors.items() if key.startswith("network.")}
         self.network.load_state_dict(weights)
-        self.scale = tensors["scale"]
+        self.shift, self.scale = tensors["shift"], tensors["scale"]
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimizer."):

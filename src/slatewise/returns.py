@@ -89,3 +89,26 @@ def lambda_returns(
         ahead = torch.lerp(next_value[t], following, traces[t])
         following = result[t] = reward[t] + discount * torch.where(terminated[t], 0.0, ahead)
     return result
+
+
+def returns_to_go(interactions: Interactions, ahead: Tensor, discount: float) -> Tensor:
+    """Return Σ γᵏ of the rewards from each decision on to the end of its session, float64 [B].
+
+    The rows may be of any sessions in any order. Where the next decision of a session that has not terminated is not
+    among them, `ahead` [B], the value of what comes next, takes its place.
+    """
+    order = torch.argsort(interactions.step, stable=True)
+    order = order[torch.argsort(interactions.episode[order], stable=True)]
+    episode, step = interactions.episode[order], interactions.step[order]
+    rows = torch.arange(len(order), device=order.device)
+    goes_on = torch.zeros_like(rows, dtype=torch.bool)
+    goes_on[:-1] = (episode[1:] == episode[:-1]) & (step[1:] == step[:-1] + 1) & ~interactions.done[order][:-1]
+    stops = ~(goes_on | interactions.terminated[order])
+    total = interactions.response.total_reward[order] + torch.where(stops, discount * ahead[order], 0.0)
+    # Each row adds what the row 1, 2, 4, … decisions later has added up so far.
+    later, factor = torch.where(goes_on, rows + 1, -1), discount
+    while bool((later >= 0).any()):
+        at = later.clamp(min=0)
+        total = total + torch.where(later >= 0, factor * total[at], 0.0)
+        later, factor = torch.where(later >= 0, later[at], -1), factor**2
+    return torch.empty_like(total).index_copy(0, order, total)

@@ -85,8 +85,8 @@ def best_slate(
         slate = _best_multinomial(*_weights(known, scores, mask), values, no_click_value, filling, k)
     else:
         _check_cascade(known, limits, k)
-        order = top_k(values.double(), filling.open(), values.shape[1])
-        slate = best_cascade(known.click_if_reached(scores), values, no_click_value, order, k)
+        top_k(values, mask, 1)  # raises where a value is not a number
+        slate = best_cascade(known.click_if_reached(scores), values, no_click_value, filling.open(), k)
     return slate, slate_value(known, scores, values, no_click_value, slate)
 
 

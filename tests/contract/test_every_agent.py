@@ -55,6 +55,8 @@ def test_an_agent_keeps_its_promises(name: str, problem: str, world: tuple[str, 
     if name in BINARY:
         settings = settings | {"reward": REWARDS[world_name]}
     own: dict[str, Any] = {"model": "disjoint"} if name in LARGE and world_name == "interest-evolution" else {}
+    if "history" in settings and "encoder" in agent_class(name).Settings.model_fields:
+        own = {"encoder": "gru"}
     if name == "model-planner":  # with many features a fit to clicks takes long: it is asked in the other problems
         own = SMALL | ({"users": "given"} if "observe" in settings else {})
     answers = check_agent(

@@ -9,7 +9,8 @@ from reference_users import MEANS, best_interests, best_topics, evolution_sessio
 
 from slatewise.environments import make
 from slatewise.environments.base import Environment
-from slatewise.environments.interest_evolution import REFERENCES
+from slatewise.environments.interest_evolution import REFERENCES, topic_quality
+from slatewise.errors import InputError
 from slatewise.interactions import Interactions, Observation, Policy
 from slatewise.policies import Rule
 from slatewise.returns import Mean, SessionReturns
@@ -292,3 +293,39 @@ def test_the_table_is_what_was_measured() -> None:
 )
 def test_other_settings_have_no_references(settings: dict[str, object]) -> None:
     assert make(NAME, users=1, **settings).references is None
+
+
+def test_documents_have_a_topic_and_a_quality_that_the_catalogue_shows() -> None:
+    env = make("interest-evolution", users=50, seed=1, documents=300, candidates=100, slate_size=5)
+    ids, shown = env.observation.item_ids, env.observation.features(torch.arange(100).expand(50, -1))
+    assert all(len(set(row)) == 100 for row in ids.tolist())
+    assert env.spec.catalogue[-1] == "quality"
+    assert torch.equal(shown[:, :, :20].argmax(2), env.candidates["topic"])
+    assert torch.equal(shown[:, :, 20], env.candidates["quality"])
+    deviation = env.catalogue.features[:, 20] - topic_quality()[env.catalogue.features[:, :20].argmax(1)]
+    assert abs(float(deviation.std()) - 0.1) < 4 * 0.1 / 600**0.5
+    best = env.rule("quality").act(env.observation).slate
+    assert torch.equal(shown[:, :, 20].gather(1, best), shown[:, :, 20].topk(5, 1).values)
+    again = make("interest-evolution", users=2, seed=9, documents=300, candidates=300)
+    assert again.catalogue.version == env.catalogue.version
+
+
+def test_all_documents_cost_no_memory_and_respond_as_when_they_are_few() -> None:
+    env = make("interest-evolution", users=20, seed=1, documents=300, candidates=300, slate_size=5)
+    assert env.observation.item_ids.stride(0) == 0
+    slate = torch.arange(295, 300).expand(20, -1)
+    interactions = env.step(slate)
+    assert torch.equal(interactions.response.signals[:, :, 1], env.catalogue.features[295:, 20].expand(20, -1))
+    interactions.validate()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"documents": 50, "candidates": 100}, "only 50 documents"),
+        ({"documents": 50, "observe": "quality"}, "leave it out of observe"),
+    ],
+)
+def test_documents_that_do_not_fit_are_refused(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        make("interest-evolution", users=2, **settings)

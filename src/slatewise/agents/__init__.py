@@ -31,6 +31,8 @@ AGENTS = {
     "cascade-ucb": "lists:CascadeUCB",
     "position-ucb": "lists:PositionUCB",
     "slateq": "slateq:SlateQ",
+    "ppo": "ppo:PPO",
+    "reinforce": "reinforce:Reinforce",
     "q-learning": "q_learning:QLearning",
     "type-thompson": "type_thompson:TypeThompson",
     "model-planner": "model_planner:ModelPlanner",

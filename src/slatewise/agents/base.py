@@ -20,7 +20,7 @@ from slatewise.documents import read_document
 from slatewise.errors import InputError
 from slatewise.features import FeatureSchema
 from slatewise.interactions import Interactions, Spec
-from slatewise.networks import TowerRegression
+from slatewise.networks import Encoder, TowerRegression
 from slatewise.policies import GreedyPolicy
 from slatewise.registry import registered_name
 from slatewise.settings import Settings
@@ -49,6 +49,9 @@ class NetworkSettings(AgentSettings):
     epsilon_fraction: float = Field(1.0, gt=0, le=1, description="share of the planned steps over which it falls")
     hidden: int = Field(128, ge=1, description="width of the hidden layers")
     embedding: int = Field(64, ge=1, description="size of the user and item embeddings")
+    encoder: Encoder = Field(
+        "flat", description="how the history is read: flat, all its features, or gru, a recurrent network over it"
+    )
 
     def epsilon_at(self, steps: int, floor: float) -> float:
         """Return the probability of a uniform slate after so many user-steps, the agent's `explore_floor` included."""
@@ -74,6 +77,7 @@ class Agent(GreedyPolicy, ABC):
     summary_text: ClassVar[str]
     Settings: ClassVar[type[AgentSettings]]
     learns_from_logs: ClassVar[bool] = False  # whoever decided, in any order: what `slatewise.learn` needs
+    needs_propensities: ClassVar[bool] = False  # of a log that it learns from
 
     def __init__(
         self,
@@ -110,6 +114,10 @@ class Agent(GreedyPolicy, ABC):
     @abstractmethod
     def observe(self, interactions: Interactions) -> None:
         """Remember interactions, or take them into sufficient statistics."""
+
+    def learn_from(self, block: Interactions) -> None:
+        """Learn from a block of a log, sessions in order: for agents that learn from logs."""
+        self.observe(block)
 
     @abstractmethod
     def update(self) -> dict[str, float] | None:
@@ -175,7 +183,9 @@ class NetworkAgent(Agent, ABC):
     def build(self, settings: Any) -> None:
         """Take the settings and make the network and the memory."""
         self._settings = s = cast(NetworkSettings, settings)
-        self.regression = TowerRegression(self.spec, s.hidden, s.embedding, s.learning_rate, self.seed, self.device)
+        self.regression = TowerRegression(
+            self.spec, s.hidden, s.embedding, s.learning_rate, self.seed, self.device, s.encoder
+        )
         self.memory = Rollout(s.rollout_steps)
 
     @property
@@ -215,11 +225,7 @@ class NetworkAgent(Agent, ABC):
         loss = self.regression.fit(
             rollout.observation, positions, targets, weights, s.epochs, s.minibatches, rate, self.generator
         )
-        if not math.isfinite(loss):
-            raise InputError(
-                f"{self.name} diverged: the loss is {loss} after {self.steps} steps; a run's last checkpoint is from "
-                f"before that, begin again with a learning_rate below {s.learning_rate:g}"
-            )
+        check_loss(self, loss)
         self.updates += 1
         value = float((targets * weights).sum() / weights.sum().clamp(min=1))
         return {"loss": loss, "value": value, "epsilon": self.epsilon(), "learning_rate": rate * s.learning_rate}
@@ -231,6 +237,16 @@ class NetworkAgent(Agent, ABC):
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave."""
         self.regression.load_tensors(tensors)
+
+
+def check_loss(agent: Agent, loss: float) -> None:
+    """Raise InputError, naming the step, unless the loss of an agent with a learning rate is finite."""
+    if not math.isfinite(loss):
+        rate = cast(Any, agent.settings).learning_rate
+        raise InputError(
+            f"{agent.name} diverged: the loss is {loss} after {agent.steps} steps; a run's last checkpoint is from "
+            f"before that, begin again with a learning_rate below {rate:g}"
+        )
 
 
 DESCRIPTION = "agent.json"

@@ -8,9 +8,10 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from slatewise.batch import distinct
 from slatewise.cache import remembered
 from slatewise.choice import (
     ExponentialCascade,
@@ -56,6 +57,13 @@ SUMMARY = (
 def topic_quality() -> Tensor:
     """Return the mean quality of every topic: 14 poor ones, 6 good ones."""
     return torch.cat([torch.linspace(-3, 0, 14), torch.linspace(0, 3, 6)])
+
+
+def documents(count: int) -> tuple[Tensor, Tensor]:
+    """Return topic and quality of the documents of a catalogue, [N] each; the same whenever it is asked."""
+    generator = torch.Generator().manual_seed(0)
+    topic = torch.randint(TOPICS, (count,), generator=generator)
+    return topic, quality_of(topic_quality(), topic, torch.randn(count, generator=generator))
 
 
 def quality_of(means: Any, topic: Any, normal: Any) -> Any:
@@ -122,7 +130,21 @@ class Settings(WorldSettings):
     reward: Literal["watch", "clicks"] = Field("watch", description="what is counted as reward")
     summary: bool = Field(True, description="show running totals of the session's responses")
     horizon: int | None = Field(None, ge=1, description="truncate sessions after so many steps")
+    documents: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="items of a catalogue that shows topic and quality; 0: no two alike",
+    )
     observe: tuple[str, ...] = Field((), description="hidden state to show: budget, quality")
+
+    @model_validator(mode="after")
+    def _documents_are_enough(self) -> "Settings":
+        if self.documents and self.candidates > self.documents:
+            raise ValueError(f"there are only {self.documents} documents: set candidates to at most as many")
+        if self.documents and "quality" in self.observe:
+            raise ValueError("the catalogue of documents shows their quality: leave it out of observe")
+        return self
 
 
 class InterestEvolution(Environment):
@@ -139,8 +161,15 @@ class InterestEvolution(Environment):
         check_observe(self.name, s.observe, ("budget", "quality"))
         self.choice = self.users_choice = CHOICES[s.choice](InnerProduct(TOPICS))
         self.horizon = s.horizon
-        self.catalogue = Catalogue.of(torch.eye(TOPICS), [f"topic_{j}" for j in range(TOPICS)]).to(self.device)
         self._topic_quality = topic_quality().to(self.device)
+        names = tuple(f"topic_{j}" for j in range(TOPICS))
+        self.catalogue = Catalogue.of(torch.eye(TOPICS), names)
+        self._topic, self._quality = torch.arange(TOPICS, device=self.device), self._topic_quality  # of catalogue rows
+        if s.documents:
+            topic, quality = documents(s.documents)
+            self.catalogue = Catalogue.of(torch.cat([torch.eye(TOPICS)[topic], quality.unsqueeze(1)], 1))
+            self._topic, self._quality = topic.to(self.device), quality.to(self.device)
+        self.catalogue = self.catalogue.to(self.device)
         self._no_items = torch.empty(self.users, s.candidates, 0, device=self.device)
         summary = SUMMARY if s.summary else ()
         self.spec = Spec(
@@ -149,7 +178,7 @@ class InterestEvolution(Environment):
                 *(column.name for column in summary),
                 *(key for key in s.observe if key == "budget"),
             ),
-            catalogue=self.catalogue.ids or (),
+            catalogue=(*names, *(("quality",) if s.documents else ())),
             items=tuple(key for key in s.observe if key == "quality"),
             signals=("watch", "quality"),
             candidates=s.candidates,
@@ -170,16 +199,31 @@ class InterestEvolution(Environment):
 
     def sample_candidates(self, noise: Noise) -> State:
         """Return the topics of the candidates, and their quality where it can be known before it is shown, [n, C]."""
+        if self._settings.documents:
+            item = self._sample_documents(noise)
+            some = distinct(item)
+            parts = {"item": some, "topic": self._topic[some], "quality": self._quality[some]}
+            return {key: value.expand_as(item) for key, value in parts.items()}
         topic = noise.integers(TOPICS, self._settings.candidates)
         if not self._quality_is_fixed:
             return {"topic": topic}
         deviation = QUALITY_STDDEV * noise.normal(self._settings.candidates)
         return {"topic": topic, "quality": self._topic_quality[topic] + deviation}
 
+    def _sample_documents(self, noise: Noise) -> Tensor:
+        """Return different documents, one from each of C equal parts of the catalogue; all of them for free."""
+        count, parts = self._settings.documents, self._settings.candidates
+        first = torch.arange(parts + 1, device=self.device) * count // parts
+        if parts == count:
+            return first[:-1].expand(len(noise.uniform(1)), -1)
+        width = first[1:] - first[:-1]
+        return first[:-1] + (noise.uniform(parts) * width).long().clamp(max=width - 1)
+
     @property
     def _quality_is_fixed(self) -> bool:
         """Whether quality belongs to a candidate before it is shown; else it is drawn when shown, which is the same."""
-        return "quality" in self.spec.items or self._settings.resample == "session"
+        s = self._settings
+        return "quality" in self.spec.items or s.documents > 0 or s.resample == "session"
 
     def hidden(self) -> dict[str, Tensor]:
         """Return the time budget that is left, in minutes."""
@@ -190,9 +234,9 @@ class InterestEvolution(Environment):
         columns = [self.state["interests"], self.totals]
         if "budget" in self._settings.observe:
             columns.append(self.state["budget"].unsqueeze(1) / BUDGET)
-        topic = self.candidates["topic"]
+        item = self.candidates["item" if self._settings.documents else "topic"]
         items = self.candidates["quality"].unsqueeze(2) if "quality" in self.spec.items else self._no_items
-        return Observation(torch.cat(columns, 1), topic, items, self.catalogue)
+        return Observation(torch.cat(columns, 1), item, items, self.catalogue)
 
     def advance(self, slate: Tensor, noise: Noise) -> tuple[Response, Tensor]:
         """Choose an item or none, watch it, and let interests and budget follow."""
@@ -271,7 +315,7 @@ class InterestEvolution(Environment):
     @property
     def rules(self) -> dict[str, SlateRule]:
         """`myopic`: highest immediate expected watch time; `quality`: best topics; `planner`: the ceiling's policy."""
-        quality = self._topic_quality
+        quality = self._quality
         return {
             "myopic": lambda o, k: self._best(o, k, torch.ones_like(o.item_ids, dtype=torch.float32), 0.0),
             "quality": lambda o, k: top_k(quality[o.item_ids.clamp(min=0)], o.mask, k),
@@ -289,8 +333,7 @@ class InterestEvolution(Environment):
 
         worth: λ, the return that a minute of budget is worth.
         """
-        topic = observation.item_ids.clamp(min=0)
-        minutes = minutes_won(LENGTH, self._topic_quality[topic])
+        minutes = minutes_won(LENGTH, self._quality[observation.item_ids.clamp(min=0)])
         reward = LENGTH if self._pays_minutes else 1.0
         return self._best(observation, k, reward + worth * minutes, -NO_CLICK_COST * worth)
 
@@ -301,7 +344,7 @@ class InterestEvolution(Environment):
         if self._is_standard and key in PLANNER_WORTH:
             return PLANNER_WORTH[key]
         named = ("choice", "candidates", "slate_size", "resample", "reward", "horizon")
-        settings = {name: getattr(s, name) for name in named}
+        settings = {name: getattr(s, name) for name in named} | ({"documents": s.documents} if s.documents else {})
         described = " ".join([self.full_name, *(f"{name}={value}" for name, value in settings.items())])
         return remembered("planner", described, lambda: iterated_worth(settings))
 
@@ -309,7 +352,7 @@ class InterestEvolution(Environment):
     def _is_standard(self) -> bool:
         """Whether sessions are those of the reference figures, whatever is observed."""
         s = self._settings
-        return s.reward == "watch" and s.resample == "step" and s.horizon is None
+        return s.reward == "watch" and s.resample == "step" and s.horizon is None and not s.documents
 
     @property
     def references(self) -> References | None:
@@ -321,9 +364,12 @@ class InterestEvolution(Environment):
 
 
 def iterated_worth(settings: dict[str, Any]) -> float:
-    """Return λ after `WORTH_ROUNDS` rounds, each the planner's mean return over `WORTH_SESSIONS` users, / 200."""
+    """Return λ after `WORTH_ROUNDS` rounds, each the planner's mean return over `WORTH_SESSIONS` users, / 200.
+
+    Fewer users with more than 1,000 candidates.
+    """
     worth = FIRST_WORTH
-    env = InterestEvolution(WORTH_SESSIONS, summary=False, **settings)
+    env = InterestEvolution(min(WORTH_SESSIONS, 2_000_000 // settings["candidates"]), summary=False, **settings)
     for _ in range(WORTH_ROUNDS):
         env.reset(0)
         policy = Rule("planner", lambda o, k, worth=worth: env.plan(o, k, worth), env.spec.slate_size)
