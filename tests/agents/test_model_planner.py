@@ -54,3 +54,27 @@ def test_it_refuses_what_it_cannot_plan_for() -> None:
     interactions = env.step(agent.act(env.observation))
     with pytest.raises(sw.InputError, match="there is no next_observation"):
         agent.observe(replace(interactions, next_observation=None))
+
+
+def test_the_last_plan_is_made_at_the_end_of_the_run_from_all_of_it() -> None:
+    """After a half, a quarter … of the run, but not before there are `first_steps`; a short run plans once."""
+    for steps, expected in ((1000, [1024]), (16384, [2048, 4096, 8192, 16384])):
+        env = Coin(users=256, candidates=2, slate_size=1)
+        agent = ModelPlanner(env.spec, env.choice, imagined=8, longest=3)
+        lines = list[int]()
+        sw.train(agent, env, steps, progress=False, on_metrics=lambda line, to=lines: to.append(int(line["steps"])))
+        assert lines == expected
+        assert float(agent.taken.rows + agent.nothing.rows) == agent.steps == expected[-1]
+
+
+def test_few_new_rows_renew_the_regressions_alone() -> None:
+    env = Coin(users=256, candidates=2, slate_size=1)
+    agent = ModelPlanner(env.spec, env.choice, imagined=8, longest=3)
+    sw.train(agent, env, 4096, progress=False)
+    before = agent.tensors()
+    agent.plan(4097)
+    agent.observe(env.step(agent.act(env.observation)))
+    metrics = agent.update()
+    assert metrics is not None and set(metrics) == {"value"}
+    assert torch.equal(agent.tensors()["choice_weights"], before["choice_weights"])
+    assert not torch.equal(agent.tensors()["taken"], before["taken"])

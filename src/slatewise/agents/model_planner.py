@@ -10,6 +10,7 @@ counts (Parr et al. 2008, "An analysis of linear models, linear value-function a
 reinforcement learning"). Slates as Ie et al. 2019, arXiv 1905.12767, section 5, with no click valued like an item.
 """
 
+import math
 from dataclasses import replace
 from typing import Any, Literal, cast
 
@@ -35,7 +36,7 @@ FORGOTTEN = 0.01  # probability of lasting so long, below which imagined session
 class Settings(AgentSettings):
     """Settings of the planner."""
 
-    first_steps: int = Field(2000, ge=10, description="random user-steps before the first plan")
+    first_steps: int = Field(2000, ge=10, description="random user-steps before the first plan, at least")
     newest: int = Field(100_000, ge=10, description="newest user-steps that the choice model and a plan are made from")
     imagined: int = Field(256, ge=2, description="users whose sessions a plan imagines, four times")
     longest: int = Field(300, ge=1, description="steps of an imagined session at most")
@@ -82,6 +83,8 @@ class ModelPlanner(Agent):
         }
         self._users = self._read_choice()
         self._new: list[Interactions] = []
+        self._since = 0  # user-steps since the last plan
+        self._end = s.first_steps
 
     @property
     def settings(self) -> Settings:
@@ -89,8 +92,8 @@ class ModelPlanner(Agent):
         return self._settings
 
     def plan(self, steps: int) -> None:
-        """Take the length of the run; nothing here depends on it."""
-        self._settings = self._settings.model_copy(update={"planned_steps": steps})
+        """Take the length of the run: plans are made after all of it, a half, a quarter, and so on."""
+        self._end = steps
 
     def epsilon(self) -> float:
         """Return the probability of a uniform slate when exploring: 1 before the first plan."""
@@ -145,6 +148,7 @@ class ModelPlanner(Agent):
         if bool((interactions.response.clicked.sum(1) > 1).any()):
             raise InputError("model-planner is for users who take at most one item, and some clicked several")
         self.steps += len(interactions)
+        self._since += len(interactions)
         known = interactions[interactions.response.reward_known]
         for start in range(0, len(known), CHUNK):
             self._take_in(known[start : start + CHUNK])
@@ -164,38 +168,38 @@ class ModelPlanner(Agent):
         self.nothing.add(before[~taken], outcome[~taken])
 
     def update(self) -> dict[str, float] | None:
-        """Plan anew once there is twice as much; return what the plan says, or None before that.
+        """Plan anew where it is time; return what the plan says, or None before that.
 
         `value`: mean return to come in imagined sessions. `log_likelihood` of the fitted choice model, of a user-step.
+        Of few new user-steps only the regressions are solved anew.
         """
         new = sum(map(len, self._new))
-        if new < min(max(self._settings.first_steps, self._planned_from()), self._settings.newest):
+        if new == 0 or (self.steps < self._due() and new < self._settings.newest):
             return None
-        rows, self._new = Interactions.cat(self._new), []
-        rows = rows[-self._settings.newest :]
-        metrics = self._fit_choice(rows)
-        self._fit_outcomes(cast(Observation, rows.next_observation).user.double(), rows.terminated)
+        rows = Interactions.cat(self._new)[-self._settings.newest :]
+        self._new, self._since = [], 0
+        enough = len(rows) >= self._settings.first_steps or self.updates == 0
+        metrics = self._fit_users(rows) if enough else {}
+        penalty = self._settings.penalty
+        self._learned |= {"taken": self.taken.weights(penalty), "nothing": self.nothing.weights(penalty)}
         order = torch.randperm(len(rows), generator=self.generator, device=self.device)
         metrics |= self._improve(rows.observation[order[: self._settings.imagined]])
         self.updates += 1
         return metrics
 
-    def _planned_from(self) -> int:
-        """Return how many rows there were at the last plan."""
-        return int(self.taken.rows + self.nothing.rows) - sum(map(len, self._new))
+    def _due(self) -> float:
+        """Return when to plan next, in user-steps: the end of the run, over or times a power of two."""
+        planned = self.steps - self._since
+        least = max(self._settings.first_steps, planned + 1)
+        due = self._end * 2.0 ** math.ceil(math.log2(least / self._end))
+        return min(due, self._end) if planned < self._end else due
 
-    def _fit_outcomes(self, following: Tensor, terminated: Tensor) -> None:
-        """Solve the regressions, and fit who leaves to next features [n, U]; predictions stay near what was seen."""
-        penalty, low, high = self._settings.penalty, following.amin(0), following.amax(0)
-        self._learned |= {
-            "taken": self.taken.weights(penalty),
-            "nothing": self.nothing.weights(penalty),
-            "ends": logistic(with_one(following), terminated, penalty),
-            "lowest": low - (high - low),
-            "highest": high + (high - low),
-        }
-
-    def _fit_choice(self, rows: Interactions) -> dict[str, float]:
+    def _fit_users(self, rows: Interactions) -> dict[str, float]:
+        """Fit who leaves and how users choose; predictions of features will stay near what was seen."""
+        following = cast(Observation, rows.next_observation).user.double()
+        low, high = following.amin(0), following.amax(0)
+        ends = logistic(with_one(following), rows.terminated, self._settings.penalty)
+        self._learned |= {"ends": ends, "lowest": low - (high - low), "highest": high + (high - low)}
         if self._settings.users == "given":
             return {}
         found = fit("logit", rows, penalty=self._settings.penalty)
