@@ -3,6 +3,8 @@
 import argparse
 import math
 import statistics
+import tempfile
+import time
 from typing import Any
 
 import torch
@@ -16,12 +18,16 @@ CLAIM = (
     "Greedy return on interest evolution (10 candidates, slates of 2), over 2,000 sessions of new users, after so many "
     "user-steps of training with default settings; budgets stay hidden. Mean over seeds with its standard error; CPU "
     "seconds of training, the median. `model-planner` learns what users choose unless told (`users=given`); SlateQ is "
-    "always told. The ceiling is a planner that knows the users' model."
+    "always told. `from a log`: of so many random decisions, and none of its own. The ceiling is a planner that knows "
+    "the users' model."
 )
-AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "model-planner, users=fitted": ("model-planner", {}),
-    "model-planner, users=given": ("model-planner", {"users": "given"}),
-    "slateq": ("slateq", {}),
+GIVEN = {"users": "given"}
+AGENTS: dict[str, tuple[str, dict[str, Any], bool]] = {  # name, settings, from a log
+    "model-planner, users=fitted": ("model-planner", {}, False),
+    "model-planner, users=given": ("model-planner", GIVEN, False),
+    "slateq": ("slateq", {}, False),
+    "model-planner, users=fitted, from a log": ("model-planner", {}, True),
+    "model-planner, users=given, from a log": ("model-planner", GIVEN, True),
 }
 USERS = 256
 
@@ -45,20 +51,32 @@ def main() -> None:
 
 def run(shown: str, steps: int, seed: int, episodes: int) -> tuple[float, float]:
     """Train one agent; return the mean of its sessions and its CPU seconds."""
-    name, settings = AGENTS[shown]
+    name, settings, from_a_log = AGENTS[shown]
     env = sw.make("interest-evolution", users=USERS, seed=seed)
     agent = make_agent(name, env.spec, env.choice, seed, **settings)
-    training = sw.train(agent, env, steps, progress=False)
+    seconds = learn(agent, env, steps) if from_a_log else sw.train(agent, env, steps, progress=False).cpu_seconds
     result = sw.evaluate(agent, sw.make("interest-evolution", users=episodes, seed=1000 + seed), episodes)
-    print(shown, steps, seed, f"{result.mean:.1f} ± {result.standard_error:.1f}, {training.cpu_seconds:.1f} CPU s")
-    return result.mean, training.cpu_seconds
+    print(shown, steps, seed, f"{result.mean:.1f} ± {result.standard_error:.1f}, {seconds:.1f} CPU s")
+    return result.mean, seconds
+
+
+def learn(agent: sw.Agent, env: sw.Environment, steps: int) -> float:
+    """Let an agent learn from a log of random decisions; return its CPU seconds."""
+    random = env.rule("random", agent.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        with sw.LogWriter(f"{folder}/log", env.spec, {"kind": "simulation", "world": env.full_name}) as writer:
+            for _ in range(math.ceil(steps / env.users)):
+                writer.add(env.step(random.act(env.observation)))
+        started = time.process_time()
+        sw.learn(agent, sw.Log(f"{folder}/log"), progress=False)
+        return time.process_time() - started
 
 
 def row_of(shown: str, steps: int, runs: list[tuple[float, float]]) -> dict[str, Any]:
     """Average the seeds, and set the references beside."""
     means, seconds = zip(*runs, strict=True)
     references = sw.make("interest-evolution", users=1).references
-    assert references is not None
+    assert references is not None and references.ceiling is not None
     best = references.best_rule()
     return {
         "agent": shown,
