@@ -1,6 +1,7 @@
 """LinUCB of other libraries on the problem of bandits.py, and as plain NumPy: run by it with a Python that has them.
 
-    python3.11 -m venv peers && peers/bin/pip install mabwiser==2.7.4 gobrec==1.0.8 vowpalwabbit==9.11.9
+    python3.11 -m venv peers && peers/bin/pip install mabwiser==2.7.4 gobrec==1.0.8 vowpalwabbit==9.11.9 \
+        contextualbandits==0.3.30
 
 A library that is missing is left out. `peers/bin/python benchmarks/peer_bandits.py store tests/data/gobrec.npz` writes
 what tests/agents/test_gobrec.py compares with. `errors ORDERS.npz` in the place of that prints errors of Vowpal Wabbit
@@ -102,6 +103,48 @@ def gobrec_choices(x: Array, rewards: Array, batch: int, alpha: float, penalty: 
     return np.concatenate(chosen)
 
 
+def contextualbandits_linucb(arms: int, batch: int, rounds: int, features: int) -> Found:
+    from contextualbandits.online import LinUCB
+
+    x, means, rewards = problem(arms, rounds, features)
+    rounds = rounds if batch > 1 else 400
+    bandit, chosen = LinUCB(nchoices=arms, alpha=ALPHA, lambda_=1.0, random_state=1, njobs=1), list[Any]()
+    started = time.process_time()
+    for start in range(0, rounds, batch):
+        part = x[start : start + batch]
+        picks = np.arange(batch) % arms if start == 0 else np.atleast_1d(bandit.predict(part))
+        earned = rewards[np.arange(start, start + batch), picks]
+        (bandit.fit if start == 0 else bandit.partial_fit)(part, picks, earned)
+        chosen.extend(picks)
+    return _found(started, means, chosen, batch)
+
+
+def vw_squarecb(arms: int, _batch: int, rounds: int, features: int) -> Found:
+    """Measure Vowpal Wabbit, which takes one round at a time whatever the batch."""
+    from vowpalwabbit import Workspace
+
+    x, means, rewards = problem(arms, rounds, features)
+    rounds, random = rounds if arms <= 10 else 2000, np.random.default_rng(0)
+    learner = Workspace("--cb_explore_adf --squarecb --gamma_scale 100 -q us --quiet")
+    actions, chosen = [f"|s a{arm}" for arm in range(arms)], list[Any]()
+    started = time.process_time()
+    for row, reward in zip(x[:rounds], rewards, strict=False):
+        arm = vw_round(learner, random, actions, row, reward)
+        chosen.append(arm)
+    return _found(started, means, chosen, 2 if arms <= 10 else 1)  # of fewer rounds the mean says nothing
+
+
+def vw_round(learner: Any, random: np.random.Generator, actions: list[str], row: Array, reward: Array) -> int:
+    """Let Vowpal Wabbit choose an arm for a row [d] and learn from its reward, of rewards [arms]."""
+    shared = "shared |u " + " ".join(f"f{i}:{value:.6f}" for i, value in enumerate(row))
+    chances = np.array(learner.predict([shared, *actions]))
+    arm = int(random.choice(len(actions), p=chances / chances.sum()))
+    labelled = [*actions]
+    labelled[arm] = f"{arm}:{-float(reward[arm])}:{chances[arm]} {actions[arm]}"
+    learner.learn([shared, *labelled])
+    return arm
+
+
 def numpy_choice_errors(x: Array, right: Array, arms: int, alpha: float) -> float:
     """Return the share of wrong choices of a plain disjoint LinUCB, λ 1, with an intercept, one row at a time."""
     x = np.hstack([np.ones((len(x), 1)), x])
@@ -130,13 +173,7 @@ def vw_errors(x: Array, right: Array, arms: int, options: str) -> float:
     learner, random = Workspace(f"--cb_explore_adf {options} -q us --quiet"), np.random.default_rng(0)
     actions, wrong = [f"|s a{arm}" for arm in range(arms)], 0
     for row, answer in zip(x, right, strict=True):
-        shared = "shared |u " + " ".join(f"f{i}:{value:.6f}" for i, value in enumerate(row))
-        chances = np.array(learner.predict([shared, *actions]))
-        arm = int(random.choice(arms, p=chances / chances.sum()))
-        labelled = [*actions]
-        labelled[arm] = f"{arm}:{-float(arm == answer)}:{chances[arm]} {actions[arm]}"
-        learner.learn([shared, *labelled])
-        wrong += arm != answer
+        wrong += vw_round(learner, random, actions, row, np.arange(arms) == answer) != answer
     learner.finish()
     return wrong / len(x)
 
@@ -171,11 +208,21 @@ def _found(started: float, means: Array, chosen: list[Any], batch: int) -> Found
     return rate, float(means[np.arange(len(chosen)), chosen][-2000:].mean()) if batch > 1 else None
 
 
+PEERS = {
+    "MABWiser LinUCB": mabwiser_linucb,
+    "gobrec LinUCB": gobrec_linucb,
+    "contextualbandits LinUCB": contextualbandits_linucb,
+    "Vowpal Wabbit SquareCB": vw_squarecb,
+}
+
+
 def measure_all() -> None:
     """Print rates and means of every library that is there, as JSON."""
     found: dict[str, list[Any]] = {}
     for arms, batch in ARMS_AND_BATCHES:
-        for name, measure in (("MABWiser LinUCB", mabwiser_linucb), ("gobrec LinUCB", gobrec_linucb)):
+        for name, measure in PEERS.items():
+            if measure is vw_squarecb and batch > 1:
+                continue
             try:
                 found.setdefault(f"{arms} {batch}", []).append([name, *measure(arms, batch, 20_000, 20)])
             except ImportError:

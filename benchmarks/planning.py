@@ -76,7 +76,8 @@ def row_of(shown: str, steps: int, runs: list[tuple[float, float]]) -> dict[str,
     """Average the seeds, and set the references beside."""
     means, seconds = zip(*runs, strict=True)
     references = sw.make("interest-evolution", users=1).references
-    assert references is not None and references.ceiling is not None
+    assert references is not None
+    assert references.ceiling is not None
     best = references.best_rule()
     return {
         "agent": shown,

@@ -40,10 +40,6 @@ class MyAgent(Agent):
         """The settings this agent was made with."""
         return self._settings
 
-    def plan(self, steps: int) -> None:
-        """Take the length of the run; no schedule here depends on it."""
-        self._settings = self._settings.model_copy(update={"planned_steps": steps})
-
     # Deciding. `act` and `propensity` are inherited: they show this slate, or with probability ε a uniform one.
 
     def epsilon(self) -> float:

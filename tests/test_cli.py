@@ -242,3 +242,20 @@ def test_the_mouse_learns_at_the_command_line(shell: Shell, tmp_path: Path) -> N
     code, _, error = shell("evaluate", "random", "--env", "maze", "--set", f"layout={layout}")
     assert code == 2
     assert "layout line 1, column 4: 'x' is no part of a maze" in error
+
+
+def test_a_preset_fills_in_settings_and_steps_and_set_overrides_it(shell: Shell, tmp_path: Path) -> None:
+    presets = shell.json("agents", "slateq")["presets"]
+    assert presets["fast"]["steps"] == 300_000
+    train = ("train", "slateq", "--env", "interest-evolution", "--preset", "fast", "--steps", "2000", "--users", "32")
+    shell.json(*train, "--set", "learning_rate=0.001", "--out", str(tmp_path / "run"))
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text())["agent_settings"]
+    assert recorded["rollout_steps"] == presets["fast"]["settings"]["rollout_steps"]
+    assert recorded["learning_rate"] == 0.001
+    code, _, error = shell(*train[:5], "quick", "--out", str(tmp_path / "other"))
+    assert code == 2
+    assert "unknown preset of slateq 'quick'" in error
+    assert "known are best, fast, noisy" in error
+    code, _, error = shell("train", "linucb", "--log", "x", "--preset", "fast", "--out", str(tmp_path / "third"))
+    assert code == 2
+    assert "leave it out with --log" in error

@@ -24,6 +24,14 @@ class Batch:
             index = slice(index, index + 1 or None)
         return self.map(lambda array: _selected(array, index))
 
+    def put(self, start: int, rows: Self) -> None:
+        """Write rows into these arrays, in place, from row `start` on; the same fields must be there in both."""
+        for name, array in self._arrays().items():
+            if isinstance(array, Batch):
+                array.put(start, getattr(rows, name))
+            else:
+                array[start : start + len(rows)] = getattr(rows, name)
+
     def to(self, device: str | torch.device) -> Self:
         """Return the batch with its tensors on `device`."""
         moved = {n: v if isinstance(v, np.ndarray) else v.to(device) for n, v in self._arrays().items()}

@@ -229,8 +229,15 @@ class TowerRegression:
     def predict(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """Return predictions for every candidate [B, C] and for no click [B]."""
         items, no_click = self.network(observation)
-        scale = torch.where(self.scale > 0, self.scale, 1.0)
-        return items * scale + self.shift, no_click * scale + self.shift
+        return self._in_units(items), self._in_units(no_click)
+
+    @torch.no_grad()
+    def predict_at(self, observation: Observation, positions: Tensor) -> Tensor:
+        """Return predictions for some candidates a row, [B, P] from positions [B, P]; −1 stands for no click."""
+        return self._in_units(self.network.at(observation, positions))
+
+    def _in_units(self, predictions: Tensor) -> Tensor:
+        return predictions * torch.where(self.scale > 0, self.scale, 1.0) + self.shift
 
     def fit(
         self,

@@ -1,5 +1,6 @@
 """What agents do besides the contract, which `tests/contract/test_every_agent.py` asks of every one of them."""
 
+import json
 from itertools import permutations
 from pathlib import Path
 
@@ -42,6 +43,31 @@ def test_epsilon_falls_and_leaves_the_floor() -> None:
     settings = NetworkSettings(epsilon_start=0.8, epsilon_end=0.2, epsilon_fraction=0.5, planned_steps=1000)
     assert [settings.epsilon_at(steps, 0.0) for steps in (0, 250, 500, 900)] == pytest.approx([0.8, 0.5, 0.2, 0.2])
     assert settings.epsilon_at(900, 0.5) == pytest.approx(1 - 0.8 * 0.5)
+
+
+def test_only_agents_with_schedules_have_a_length_of_the_run_and_older_files_are_still_read(tmp_path: Path) -> None:
+    env, agent = world(), trained("linucb", world())
+    assert "planned_steps" not in type(agent.settings).model_fields
+    agent.save(tmp_path)
+    path = tmp_path / "agent.json"
+    saved = json.loads(path.read_text())
+    path.write_text(json.dumps(saved | {"settings": saved["settings"] | {"planned_steps": 3000}}))
+    again = sw.load(tmp_path)
+    assert again.settings == agent.settings
+    assert torch.equal(again.act(env.observation).slate, agent.act(env.observation).slate)
+    with pytest.raises(sw.InputError, match="unknown setting of linucb 'planned_steps'"):
+        make_agent("linucb", env.spec, planned_steps=3000)
+
+
+def test_a_run_of_an_agent_without_schedules_that_was_begun_before_goes_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    env = world()
+    sw.train(make_agent("linucb", env.spec), env, 640, run, progress=False)
+    for path, key in ((run / "run.json", "agent_settings"), *((p, "settings") for p in run.rglob("agent.json"))):
+        saved = json.loads(path.read_text())
+        path.write_text(json.dumps(saved | {key: saved[key] | {"planned_steps": 640}}))
+    env = world()
+    assert sw.train(make_agent("linucb", env.spec), env, 640, run, resume=True, progress=False).steps == 640
 
 
 def test_supervised_learns_the_same_from_rewards_that_are_missing_or_not_there() -> None:

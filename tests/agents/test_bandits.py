@@ -207,6 +207,44 @@ def test_forgetting_fades_what_is_old() -> None:
         make_agent("linucb", SPEC, forgetting=0.1, window=10)
 
 
+def lost(problems: list[int], seed: int, **settings: Any) -> float:
+    """Regret of LinUCB in a world that has one problem after another, 6,000 rounds each."""
+    spec: Any = sw.make("linear-bandit", users=50, seed=seed, candidates=5, features=5, problem=1).spec
+    agent, regret = sw.LinUCB(spec, seed=seed, alpha=0.5, **settings), []
+    for problem in problems:
+        env: Any = sw.make("linear-bandit", users=50, seed=seed, candidates=5, features=5, problem=problem)
+        for _ in range(120):
+            decision = agent.act(env.observation)
+            regret.append(float((env.best() - env.expected_reward(decision.slate)).sum()))
+            agent.observe(env.step(decision))
+    return sum(regret)
+
+
+def test_a_restart_notices_a_world_that_changed_and_leaves_one_alone_that_did_not() -> None:
+    seeds = range(3)
+    plain, watching = ([lost([1, 2], seed, **own) for seed in seeds] for own in ({}, {"restart": 25.0}))
+    assert max(w / p for w, p in zip(watching, plain, strict=True)) < 0.5  # about a fifth
+    plain, watching = ([lost([1, 1], seed, **own) for seed in seeds] for own in ({}, {"restart": 25.0}))
+    assert np.mean(watching) <= 1.1 * np.mean(plain)
+
+
+def test_the_shortfall_is_page_s_cumulative_sum_and_survives_saving(tmp_path: Path) -> None:
+    agent = make_agent("epsilon-greedy", SPEC, restart=5.0, tolerance=0.1)
+    agent.observe(seen([0] * 4, [1.0, 1.0, 1.0, 1.0]))
+    low, by_hand = 0.0, []
+    for reward in (1.0, 0.0, 1.0, 0.0, 0.0):
+        low = max(0.0, low + 1.0 - reward - 0.1)
+        by_hand.append(low)
+    agent.observe(seen([0] * 5, [1.0, 0.0, 1.0, 0.0, 0.0]))
+    assert float(agent.shortfall) == pytest.approx(by_hand[-1])
+    agent.save(tmp_path)
+    again: Any = sw.load(tmp_path)
+    again.observe(seen([0] * 9, [0.0] * 9))
+    assert agent.counts(one_user())[0][0, 0] == 9
+    assert again.counts(one_user())[0][0, 0] == 9  # only those that came last
+    assert float(again.shortfall) == 0
+
+
 @pytest.mark.parametrize("name", LEARNERS)
 def test_replicas_merge_exactly(name: str) -> None:
     rows = random_rows(120, arms=6)

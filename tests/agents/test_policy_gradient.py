@@ -249,7 +249,7 @@ def test_with_weights_it_finds_the_best_item_and_without_it_follows_the_log(tmp_
     chances = torch.arange(10, 0, -1).double() / 55
     rewards = torch.arange(1, 11).double()
     log = single_items(tmp_path, chances, rewards, 1100)
-    assert float(learned(log)[9]) > 0.98
+    assert float(learned(log)[9]) > 0.95
     followed = chances * rewards / (chances * rewards).sum()  # where the gradient without weights is 0
     assert torch.allclose(learned(log, weight_cap=0), followed, rtol=0, atol=0.01)
 

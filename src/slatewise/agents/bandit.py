@@ -48,10 +48,6 @@ class Bandit(Agent, ABC):
     def begin(self) -> None:
         """Make what learns."""
 
-    def plan(self, steps: int) -> None:
-        """Take the length of the run; nothing here depends on it."""
-        self._settings = self._settings.model_copy(update={"planned_steps": steps})
-
     def configure(self, **changes: Any) -> None:
         """Change how the agent acts from now on, without learning anew: for instance `configure(alpha=0.1)`.
 

@@ -29,12 +29,22 @@ class SumSettings(AgentSettings):
         return self
 
 
+class ChangingSettings(SumSettings):
+    """Settings of agents that keep sums and expect a reward: they notice when the world has changed."""
+
+    restart: float = Field(
+        0.0, ge=0, description="begin anew when rewards have summed up to so much less than was expected; 0: never"
+    )
+    tolerance: float = Field(0.05, ge=0, description="shortfall of a reward that `restart` does not count")
+
+
 class SumBandit(Bandit, ABC):
     """A bandit whose knowledge is sums over shown items: what is added can fade, be taken out again, and be merged."""
 
     def begin(self) -> None:
         """Make the sums, and the window."""
         self.window = Window(cast(SumSettings, self.settings).window)
+        self.shortfall = torch.zeros((), dtype=torch.float64, device=self.device)
         self.begin_sums()
 
     @abstractmethod
@@ -66,14 +76,32 @@ class SumBandit(Bandit, ABC):
         """Take back what `sums_of` gave."""
 
     def learn(self, interactions: Interactions, used: Tensor) -> None:
-        """Take rewards into the sums, and let older ones fade or go."""
-        forgetting = cast(SumSettings, self.settings).forgetting
-        if forgetting:
-            self.fade((1 - forgetting) ** len(interactions))
+        """Take rewards into the sums, and let older ones fade or go, or all of them where the world has changed."""
+        s = cast(SumSettings, self.settings)
+        if isinstance(s, ChangingSettings) and s.restart and self._has_changed(s, interactions, used):
+            self.begin()
+        if s.forgetting:
+            self.fade((1 - s.forgetting) ** len(interactions))
         rows = self.rows_of(interactions, used)
         self.add(rows)
         if self.window.size:
             self.add(self.window.push(rows), sign=-1.0)
+
+    def _has_changed(self, s: ChangingSettings, interactions: Interactions, used: Tensor) -> bool:
+        """Whether rewards fall short of what was expected for longer than chance would have it.
+
+        Page's cumulative sum of (expected − reward − tolerance), never below 0, passes `restart`: Page 1954,
+        "Continuous inspection schemes"; with bandits that begin anew, Liu et al. 2018, arXiv 1711.03539. Theirs
+        watches every arm by its own first rewards; here all arms are watched together by the model's prediction, so
+        that contexts may vary. What has become better and is not shown goes unseen, as it does there without their
+        uniform choices: set `explore_floor`.
+        """
+        expected = self.scores(interactions.observation).gather(1, interactions.decision.slate.clamp(min=0))
+        steps = (expected - interactions.response.reward)[used] - s.tolerance
+        sums = torch.cat([self.shortfall.unsqueeze(0), steps]).cumsum(0)
+        above = sums - sums.cummin(0).values.clamp(max=0)
+        self.shortfall = above[-1]
+        return bool((above > s.restart).any())
 
     def merge(self, other: "SumBandit") -> None:
         """Add what another agent of the same kind and settings has learned: the sums of both, exactly.
@@ -84,7 +112,7 @@ class SumBandit(Bandit, ABC):
         settings = cast(SumSettings, self.settings)
         if type(other) is not type(self) or other.settings != settings or other.spec != self.spec:
             raise InputError(f"{self.name}: only agents of the same kind, settings and spec can be merged")
-        if settings.forgetting or settings.window:
+        if settings.forgetting or settings.window or getattr(settings, "restart", 0):
             raise InputError(f"{self.name}: agents that forget cannot be merged, their sums are of different times")
         self.add_sums(other)
         self.version += 1
@@ -97,12 +125,14 @@ class SumBandit(Bandit, ABC):
 
     def learned(self) -> dict[str, Tensor]:
         """Return the sums and the window."""
-        return {**self.sums_of(), **{f"window_{key}": value for key, value in self.window.rows.items()}}
+        window = {f"window_{key}": value for key, value in self.window.rows.items()}
+        return {**self.sums_of(), **window, "shortfall": self.shortfall}
 
     def load_learned(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `learned` gave."""
         window = {key: value for key, value in tensors.items() if key.startswith("window_")}
         self.window.rows = {key.removeprefix("window_"): value for key, value in window.items()}
+        self.shortfall = tensors.get("shortfall", torch.zeros_like(self.shortfall))  # older agents had none
         self.load_sums(tensors)
 
 
@@ -180,7 +210,7 @@ class CountingBandit(SumBandit, ABC):
         self.sums = tensors["sums"]
 
 
-class LinearSettings(SumSettings):
+class LinearSettings(ChangingSettings):
     """Settings of agents with a linear model of the reward."""
 
     model: Literal["auto", "shared", "disjoint", "hybrid"] = Field(

@@ -3,7 +3,8 @@
 import json
 import math
 from abc import ABC, abstractmethod
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -17,7 +18,7 @@ from slatewise import choice as choices
 from slatewise.agents.replay import Rollout
 from slatewise.choice import Choice
 from slatewise.documents import read_document
-from slatewise.errors import InputError
+from slatewise.errors import InputError, unknown_name
 from slatewise.features import FeatureSchema
 from slatewise.interactions import Interactions, Spec
 from slatewise.networks import Encoder, TowerRegression
@@ -28,16 +29,30 @@ from slatewise.settings import Settings
 FORMAT = 1
 
 
+@dataclass(frozen=True)
+class Preset:
+    """Settings that go together, and for how many user-steps they are meant."""
+
+    about: str
+    steps: int
+    settings: Mapping[str, Any]
+
+
 class AgentSettings(Settings):
     """Settings that every agent has."""
 
     explore_floor: float = Field(0.0, ge=0, le=1, description="probability of a uniform slate, whatever else explores")
+
+
+class ScheduledSettings(AgentSettings):
+    """Settings of agents with schedules that end with the run."""
+
     planned_steps: int = Field(
         1_000_000, ge=1, description="user-steps over which schedules run; the training loop fills it in"
     )
 
 
-class NetworkSettings(AgentSettings):
+class NetworkSettings(ScheduledSettings):
     """Settings of agents that fit a two-tower network to rollouts and explore with a falling ε."""
 
     rollout_steps: int = Field(16, ge=1, description="steps of all users between updates")
@@ -61,7 +76,7 @@ class NetworkSettings(AgentSettings):
 
     def rate_at(self, steps: int) -> float:
         """Return the share of the learning rate that is left after so many user-steps."""
-        return max(0.0, 1 - steps / self.planned_steps)
+        return min(1.0, max(0.0, 1 - steps / self.planned_steps))
 
 
 class Agent(GreedyPolicy, ABC):
@@ -76,6 +91,7 @@ class Agent(GreedyPolicy, ABC):
     name: ClassVar[str]
     summary_text: ClassVar[str]
     Settings: ClassVar[type[AgentSettings]]
+    presets: ClassVar[Mapping[str, Preset]] = {}
     learns_from_logs: ClassVar[bool] = False  # whoever decided, in any order: what `slatewise.learn` needs
     needs_propensities: ClassVar[bool] = False  # of a log that it learns from
 
@@ -98,6 +114,15 @@ class Agent(GreedyPolicy, ABC):
         self.logs: tuple[str, ...] = ()
         self.build(values)
 
+    @classmethod
+    def preset(cls, name: str) -> Preset:
+        """Return a preset by name. Raises InputError, naming those there are, for an unknown one."""
+        if not cls.presets:
+            raise InputError(f"preset={name!r}: {cls.name} has no presets, its defaults are the ones to begin with")
+        if name not in cls.presets:
+            raise unknown_name(f"preset of {cls.name}", name, cls.presets)
+        return cls.presets[name]
+
     @property
     @abstractmethod
     def settings(self) -> AgentSettings:
@@ -107,9 +132,8 @@ class Agent(GreedyPolicy, ABC):
     def build(self, settings: Any) -> None:
         """Take the settings and make what learns."""
 
-    @abstractmethod
     def plan(self, steps: int) -> None:
-        """Take the length of the run that schedules end with, in user-steps."""
+        """Take the length of the run, in user-steps, where schedules end with it."""
 
     @abstractmethod
     def observe(self, interactions: Interactions) -> None:
@@ -165,7 +189,10 @@ class Agent(GreedyPolicy, ABC):
             raise InputError(f"{folder / WEIGHTS} cannot be read ({error}): copy or train the agent again") from None
         try:
             choice = choices.from_json(saved["choice"]) if saved["choice"] else None
-            agent = cls(Spec.from_json(saved["spec"]), choice, saved["seed"], device, **saved["settings"])
+            settings = dict(saved["settings"])
+            if "planned_steps" not in cls.Settings.model_fields:
+                settings.pop("planned_steps", None)  # agents without schedules had it too, and saved it
+            agent = cls(Spec.from_json(saved["spec"]), choice, saved["seed"], device, **settings)
             agent.generator.set_state(tensors.pop("generator").cpu())
             agent.load_tensors(tensors)
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:

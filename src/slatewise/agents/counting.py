@@ -12,14 +12,14 @@ from pydantic import Field
 from torch import Tensor
 
 from slatewise.agents.bandit import EnsembleBandit, check_binary
-from slatewise.agents.bandit_sums import CountingBandit, SumSettings
+from slatewise.agents.bandit_sums import ChangingSettings, CountingBandit
 from slatewise.distributions import Softmax
 from slatewise.interactions import Observation
 from slatewise.policies import DrawingPolicy
 from slatewise.slates import top_candidates
 
 
-class EpsilonSettings(SumSettings):
+class EpsilonSettings(ChangingSettings):
     """Settings of ε-greedy."""
 
     epsilon: float = Field(0.1, ge=0, le=1, description="probability of a uniform slate")
@@ -38,7 +38,7 @@ class EpsilonGreedy(CountingBandit):
         return 1 - (1 - cast(EpsilonSettings, self.settings).epsilon) * (1 - self.explore_floor)
 
 
-class SoftmaxSettings(SumSettings):
+class SoftmaxSettings(ChangingSettings):
     """Settings of softmax exploration."""
 
     temperature: float = Field(0.1, gt=0, description="in units of reward: e times likelier for so much more reward")
@@ -58,7 +58,7 @@ class SoftmaxBandit(DrawingPolicy, CountingBandit):
         return Softmax(means / cast(SoftmaxSettings, self.settings).temperature, observation.mask, self.slate_size)
 
 
-class UCBSettings(SumSettings):
+class UCBSettings(ChangingSettings):
     """Settings of UCB1."""
 
     width: float = Field(1.0, ge=0, description="of the confidence bound: the range of the rewards")
@@ -86,7 +86,7 @@ class UCB1(CountingBandit):
         return top_candidates(mean, observation, self.slate_size)
 
 
-class BetaSettings(SumSettings):
+class BetaSettings(ChangingSettings):
     """Settings of Thompson sampling for rewards of 0 and 1."""
 
     prior_ones: float = Field(1.0, gt=0, description="rewards of 1 that every item is taken to have had before")
@@ -130,7 +130,7 @@ class ThompsonBeta(EnsembleBandit, CountingBandit):
         return torch.from_numpy(drawn).to(self.device)[:, rows].transpose(0, 1)
 
 
-class GaussianSettings(SumSettings):
+class GaussianSettings(ChangingSettings):
     """Settings of Thompson sampling for rewards that are numbers."""
 
     noise_scale: float = Field(1.0, gt=0, description="standard deviation of an item's rewards")

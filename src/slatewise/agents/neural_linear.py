@@ -135,7 +135,7 @@ class NeuralLinear(EnsembleBandit):
         )
         cast(Normaliser, self.network[0]).update(rows["inputs"][-s.fit_every :])
         heads = nn.Parameter(self.model.ridges.weights.float())
-        optimizer = torch.optim.Adam([*self.network.parameters(), heads], s.learning_rate)
+        optimizer = torch.optim.Adam([*self.network.parameters(), heads], s.learning_rate, fused=True)
         total = 0.0
         for _ in range(s.gradient_steps):
             some = torch.randint(len(at), (s.batch_size,), generator=self.generator, device=self.device)

@@ -12,18 +12,18 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from slatewise.agents.base import Agent, AgentSettings, check_loss
+from slatewise.agents.base import Agent, ScheduledSettings, check_loss
 from slatewise.agents.replay import Rollout
 from slatewise.distributions import Softmax
 from slatewise.interactions import Interactions, Observation
-from slatewise.networks import MAX_GRADIENT_NORM, TowerRegression
+from slatewise.networks import MAX_GRADIENT_NORM, Encoder, TowerRegression
 from slatewise.policies import DrawingPolicy
 from slatewise.slates import top_k
 
 Loss = Callable[[Tensor], tuple[Tensor, Tensor]]  # of rows [n]: their loss, and the entropies of their slates [n]
 
 
-class PolicyGradientSettings(AgentSettings):
+class PolicyGradientSettings(ScheduledSettings):
     """Settings of agents that follow the gradient of a policy."""
 
     rollout_steps: int = Field(16, ge=1, description="steps of all users between updates")
@@ -34,6 +34,9 @@ class PolicyGradientSettings(AgentSettings):
     entropy: float = Field(0.01, ge=0, description="bonus for the entropy of the policy, beside advantages of size 1")
     hidden: int = Field(128, ge=1, description="width of the hidden layers")
     embedding: int = Field(64, ge=1, description="size of the user and item embeddings")
+    encoder: Encoder = Field(
+        "flat", description="how the history is read: flat, all its features, or gru, a recurrent network over it"
+    )
 
 
 class PolicyGradient(DrawingPolicy, Agent, ABC):
@@ -42,9 +45,8 @@ class PolicyGradient(DrawingPolicy, Agent, ABC):
     def build(self, settings: Any) -> None:
         """Take the settings and make both networks and the memory."""
         self._settings = s = cast(PolicyGradientSettings, settings)
-        sizes = self.spec, s.hidden, s.embedding, s.learning_rate
-        self.actor = TowerRegression(*sizes, self.seed, self.device)
-        self.critic = TowerRegression(*sizes, self.seed, self.device)
+        network = self.spec, s.hidden, s.embedding, s.learning_rate, self.seed, self.device, s.encoder
+        self.actor, self.critic = TowerRegression(*network), TowerRegression(*network)
         self.memory = Rollout(s.rollout_steps)
 
     @property
@@ -76,15 +78,13 @@ class PolicyGradient(DrawingPolicy, Agent, ABC):
         """Return the `probability` of every candidate in the first slot, [B, C]."""
         return {"probability": self.distribution(observation).first()}
 
-    @torch.no_grad()
     def values(self, observation: Observation) -> Tensor:
         """Return the value of what lies ahead of every user under the policy, float64 [B], in units of reward.
 
         The critic is a network of the same kind; it says this of showing nothing (of no click).
         """
         nothing = torch.full((len(observation), 1), -1, device=observation.user.device)
-        scale = torch.where(self.critic.scale > 0, self.critic.scale, 1.0)
-        return (self.critic.network.at(observation, nothing).squeeze(1) * scale).double()
+        return self.critic.predict_at(observation, nothing).squeeze(1).double()
 
     # Learning.
 

@@ -60,10 +60,6 @@ class QLearning(Agent):
         """The settings this agent was made with."""
         return self._settings
 
-    def plan(self, steps: int) -> None:
-        """Take the length of the run; nothing here depends on it."""
-        self._settings = self._settings.model_copy(update={"planned_steps": steps})
-
     def epsilon(self) -> float:
         """Return the probability of a uniform action when exploring, `explore_floor` included."""
         return 1 - (1 - self._settings.epsilon) * (1 - self.explore_floor)

@@ -1,5 +1,7 @@
 """Memories of agents."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -41,6 +43,52 @@ class Rollout:
         """Return all T steps, [T · B] rows with the steps one after the other, and begin anew."""
         steps, self._steps = self._steps, []
         return Interactions.cat(steps)
+
+
+class Replay(Rollout):
+    """A rollout, and beside it segments of earlier ones: what a user did in `steps` steps, drawn evenly.
+
+    A segment holds everything that a return over several steps needs, the ends of sessions within it included.
+    size: user-steps that are kept, rounded down to whole rollouts, at least one.  times: segments drawn for each that
+    is new.  generator: draws them.
+    """
+
+    def __init__(self, steps: int, size: int, times: int, generator: torch.Generator) -> None:
+        super().__init__(steps)
+        self.size, self.times, self.generator = size, times, generator
+        self.rollouts = 0  # kept so far, those that have been replaced included
+        self._rows: Interactions | None = None
+        self._length = 0  # of a rollout
+
+    def take(self) -> Interactions:
+        """Return T steps of B new and `times` · B remembered segments, [T · (1 + times) B] rows as of one rollout.
+
+        Raises InputError for another number of users than before.
+        """
+        newest = _bare(super().take())
+        capacity = max(1, self.size // len(newest))
+        if self._rows is None:
+            self._length = len(newest)
+            self._rows = newest.map(lambda array: array.new_empty(capacity * len(newest), *array.shape[1:]))
+        if len(newest) != self._length:
+            raise InputError(
+                f"{len(newest) // self.steps} users, and replay remembers another number: begin with another agent"
+            )
+        users, start = len(newest) // self.steps, self.rollouts % capacity * len(newest)
+        self._rows.put(start, newest)
+        self.rollouts += 1
+        segments = min(self.rollouts, capacity) * users
+        drawn = torch.randint(segments, (self.times * users,), generator=self.generator, device=self.generator.device)
+        columns = torch.cat(
+            [start + torch.arange(users, device=drawn.device), drawn // users * len(newest) + drawn % users]
+        )
+        down = users * torch.arange(self.steps, device=drawn.device).unsqueeze(1)
+        return self._rows[(down + columns).flatten()]
+
+
+def _bare(interactions: Interactions) -> Interactions:
+    """Return interactions without what is for audit and no agent learns from."""
+    return replace(interactions, user_id=None, time=None, decision_id=None, policy_version=None)
 
 
 class Window:

@@ -2,21 +2,25 @@
 
 Source: Ie et al. 2019, arXiv 1905.12767. Q(s, slate) = Σ P(i | s, slate) Q(s, i), the sum over the items of the
 slate **and no click**, which has a value like any other item: without it the future is discounted by the click
-rate. Learned from parallel users with λ-returns instead of one-step targets from a replay memory, so there is
-neither a target network nor a memory of the past.
+rate. Learned from parallel users with λ-returns; with `replay` also from a memory of what they did before. A target
+network (Mnih et al. 2015) and its double form (van Hasselt et al. 2016, arXiv 1509.06461) are settings.
 """
 
-from typing import Any, Literal, cast
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from slatewise.agents.base import NetworkAgent, NetworkSettings
+from slatewise.agents.base import NetworkAgent, NetworkSettings, Preset
+from slatewise.agents.replay import Replay
 from slatewise.choice import Cascade, FirstPosition, Multinomial
 from slatewise.constraints import Limits
 from slatewise.errors import InputError
 from slatewise.interactions import Decision, Interactions, Observation, Response
+from slatewise.networks import TowerRegression
 from slatewise.returns import lambda_returns
 from slatewise.slates import best_slate, greedy_slate, slate_value, top_k_slate
 
@@ -35,6 +39,25 @@ class Settings(NetworkSettings):
     null_value: bool = Field(
         True, description="no click has a value; false, with trace 0, is the published recipe, for comparison"
     )
+    replay: int = Field(
+        0, ge=0, description="remembered segments learned from for each new one; 0 learns from the newest rollout alone"
+    )
+    replay_size: int = Field(250_000, ge=1, description="user-steps that replay remembers")
+    target_every: int = Field(
+        1, ge=1, description="updates between copies of the network that values what comes next; 1 has no such copy"
+    )
+    double: bool = Field(
+        False, description="the network chooses the slate that comes next, and its older copy (target_every) values it"
+    )
+
+    @model_validator(mode="after")
+    def _double_needs_a_copy(self) -> "Settings":
+        if self.double and (self.target_every == 1 or self.target == "sarsa"):
+            raise ValueError(
+                f"double=true with target_every={self.target_every} and target={self.target}: one network chooses the "
+                "best slate and an older copy values it, so give target_every above 1 and a target that is not sarsa"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_step_without_a_null_value(self) -> "Settings":
@@ -52,6 +75,15 @@ class SlateQ(NetworkAgent):
     name = "slateq"
     summary_text = "long-term value of slates under a choice model, no click valued like an item"
     Settings = Settings
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "fast": Preset("a good policy within seconds", 300_000, {"learning_rate": 3e-3, "rollout_steps": 8}),
+        "best": Preset("the defaults, trained until they hardly improve", 8_000_000, {}),
+        "noisy": Preset(
+            "rewards whose noise hides what an item is worth: a nearer future, shorter returns, smaller steps",
+            2_500_000,
+            {"discount": 0.9, "trace": 0.5, "learning_rate": 5e-4},
+        ),
+    }
 
     def build(self, settings: Any) -> None:
         """Take the settings and make the network. Raises InputError for a choice model without slates."""
@@ -68,6 +100,10 @@ class SlateQ(NetworkAgent):
                 "such as linucb, which needs no choice model"
             )
         super().build(settings)
+        s = self.settings
+        if s.replay:
+            self.memory = Replay(s.rollout_steps, s.replay_size, s.replay, self.generator)
+        self.target = deepcopy(self.regression) if s.target_every > 1 else self.regression
 
     @property
     def settings(self) -> Settings:
@@ -76,7 +112,10 @@ class SlateQ(NetworkAgent):
 
     def values(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """Return Q of every candidate [B, C] and of no click [B], in units of reward."""
-        items, no_click = self.regression.predict(observation)
+        return self._values(self.regression, observation)
+
+    def _values(self, regression: TowerRegression, observation: Observation) -> tuple[Tensor, Tensor]:
+        items, no_click = regression.predict(observation)
         return items, no_click if self.settings.null_value else torch.zeros_like(no_click)
 
     def explain(self, observation: Observation) -> dict[str, Tensor]:
@@ -92,10 +131,17 @@ class SlateQ(NetworkAgent):
         """Return the same among the slates that limits allow: what `policies.Constrained` shows."""
         return self._slate(observation, self.settings.serve, limits)[0]
 
-    def _slate(self, observation: Observation, how: Slates, limits: Limits | None = None) -> tuple[Tensor, Tensor]:
-        """Return a slate of high long-term value [B, K], and that value [B]."""
+    def _slate(
+        self,
+        observation: Observation,
+        how: Slates,
+        limits: Limits | None = None,
+        regression: TowerRegression | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return a slate of high long-term value [B, K], and that value [B], by a network (or the newest one)."""
         assert self.choice is not None  # `build` refused it
-        scores, (items, no_click) = self.choice.scores(observation), self.values(observation)
+        scores = self.choice.scores(observation)
+        items, no_click = self._values(regression or self.regression, observation)
         problem = self.choice, scores, items, no_click, observation.mask, self.slate_size, limits
         if how == "exact":
             return best_slate(*problem)
@@ -112,11 +158,24 @@ class SlateQ(NetworkAgent):
             raise InputError("slateq is for users who take at most one item of a slate, and some clicked several")
         super().observe(interactions)
 
+    def _slate_value(self, observation: Observation, slate: Tensor) -> Tensor:
+        """Return the value of slates [B], as the network that values what comes next has it."""
+        assert self.choice is not None  # `build` refused it
+        items, no_click = self._values(self.target, observation)
+        return slate_value(self.choice, self.choice.scores(observation), items, no_click, slate)
+
     def lessons(self, rollout: Interactions) -> tuple[Tensor, Tensor, Tensor]:
         """Return what was consumed, no click included, with its return."""
+        self._renew_target()
         positions = consumed(rollout.decision, rollout.response).unsqueeze(1)
         counts = (positions >= 0) | self.settings.null_value
         return positions, self._targets(rollout).unsqueeze(1), counts.float()
+
+    def _renew_target(self) -> None:
+        """Copy the network, where it is time; the scale of targets is that of the network, always."""
+        self.target.shift, self.target.scale = self.regression.shift, self.regression.scale
+        if self.target is not self.regression and self.updates % self.settings.target_every == 0:
+            self.target.network.load_state_dict(self.regression.network.state_dict())
 
     def _targets(self, rollout: Interactions) -> Tensor:
         """Return λ-returns [T · B] of the rollout, bootstrapped with the value of the slate that comes next.
@@ -131,7 +190,10 @@ class SlateQ(NetworkAgent):
         if s.target == "sarsa":
             following, value = self._shown_next(rollout.next_observation, shown, rollout.truncated)
         else:
-            following, value = self._slate(rollout.next_observation, s.target)
+            chooser = self.regression if s.double else self.target
+            following, value = self._slate(rollout.next_observation, s.target, regression=chooser)
+            if s.double:
+                value = self._slate_value(rollout.next_observation, following)
         followed = (following.view(shown.shape)[:-1] == shown[1:]).all(2)
         trace = s.trace * torch.cat([followed, followed.new_ones(1, followed.shape[1])]).double()
         parts = rollout.response.total_reward, value.double(), rollout.terminated, rollout.truncated
@@ -143,13 +205,23 @@ class SlateQ(NetworkAgent):
 
         At the end of the rollout and of a truncated session, what the agent would show: drawn here.
         """
-        assert self.choice is not None  # `build` refused it
         slate = self.act(following).slate.view(shown.shape)
         known = ~truncated.view(len(shown), -1, 1)[:-1]
         slate[:-1] = torch.where(known, shown[1:], slate[:-1])
         slate = slate.flatten(0, 1)
-        items, no_click = self.values(following)
-        return slate, slate_value(self.choice, self.choice.scores(following), items, no_click, slate)
+        return slate, self._slate_value(following, slate)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything learned, by name; what `replay` remembers is not learned, and begins anew."""
+        weights = {} if self.target is self.regression else self.target.network.state_dict()
+        return super().tensors() | {f"target.{key}": value for key, value in weights.items()}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave."""
+        super().load_tensors(tensors)
+        if self.target is not self.regression:
+            weights = {key.removeprefix("target."): v for key, v in tensors.items() if key.startswith("target.")}
+            self.target.network.load_state_dict(weights)
 
 
 def consumed(decision: Decision, response: Response) -> Tensor:

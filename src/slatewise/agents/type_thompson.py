@@ -65,10 +65,6 @@ class TypeThompson(Agent):
         """The settings this agent was made with."""
         return self._settings
 
-    def plan(self, steps: int) -> None:
-        """Take the length of the run; nothing here depends on it."""
-        self._settings = self._settings.model_copy(update={"planned_steps": steps})
-
     def epsilon(self) -> float:
         """Return the probability of a uniform slate when exploring: 1 until types are known."""
         return self.explore_floor if self.updates else 1.0

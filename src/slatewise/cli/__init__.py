@@ -142,7 +142,19 @@ def agents(
     agent = agent_class(name)
     table = agent.Settings.table()
     described = {"name": name, "about": agent.summary_text, "settings": {row["name"]: row for row in table}}
-    show(as_json, described, f"{name}: {agent.summary_text}", table)
+    presets = {key: {**vars(preset), "settings": dict(preset.settings)} for key, preset in agent.presets.items()}
+    show(as_json, described | {"presets": presets}, f"{name}: {agent.summary_text}", table)
+    if presets and not as_json:
+        rows = [
+            {
+                "name": key,
+                "steps": p.steps,
+                "settings": " ".join(f"{k}={v}" for k, v in p.settings.items()),
+                "for": p.about,
+            }
+            for key, p in agent.presets.items()
+        ]
+        print_table("presets (--preset NAME)", rows)
 
 
 @app.command()
@@ -207,9 +219,17 @@ def train(
     env_name: Annotated[str | None, typer.Option("--env", metavar="ENV", help="the world to learn in")] = None,
     log: Annotated[Path | None, typer.Option(metavar="LOG", help="a log to learn from, in one pass")] = None,
     steps: Annotated[
-        int, typer.Option(min=1, help="user-steps, rounded up to a whole update; schedules end there")
-    ] = 1_000_000,
+        int | None,
+        typer.Option(
+            min=1,
+            help="user-steps, rounded up to a whole update; schedules end there  [default: 1,000,000 or preset's]",
+        ),
+    ] = None,
     users: Users = 256,
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="settings that go together, see `slatewise agents AGENT`; --set overrides"),
+    ] = None,
     settings: Set = None,
     resume: Annotated[bool, typer.Option(help="go on from the newest checkpoint in RUN")] = False,
     overwrite: Overwrite = False,
@@ -225,15 +245,18 @@ def train(
     if (env_name is None) == (log is None):
         raise InputError("an agent learns in a world or from a log: give --env or --log, and not both")
     if log is not None:
+        if preset is not None:
+            raise InputError(f"--preset {preset} is for learning in a world: leave it out with --log")
         learn_from(log, agent, out, settings, seed, overwrite, as_json)
         return
     assert env_name is not None
     from slatewise.agents import agent_class, make_agent
     from slatewise.training import train as run
 
-    agent_class(agent)
+    chosen = agent_class(agent).preset(preset) if preset is not None else None
+    steps = steps or (chosen.steps if chosen else 1_000_000)
     env, agent_settings = world_of(env_name, users, seed, settings, agent)
-    learner = make_agent(agent, env.spec, env.choice, seed, **agent_settings)
+    learner = make_agent(agent, env.spec, env.choice, seed, **{**(chosen.settings if chosen else {}), **agent_settings})
     result = run(learner, env, steps, out, resume, overwrite, progress=not as_json)
     line = result.metrics | {key: value for key, value in result.to_json().items() if key != "metrics"}
     row = only(line, "run", "steps", "updates", "seconds", "cpu_seconds") | only(
