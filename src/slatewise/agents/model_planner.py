@@ -342,5 +342,5 @@ def _check_choice(choice: Choice | None) -> None:
         named = "none" if choice is None else repr(choice.name)
         raise InputError(
             f"model-planner with users=given needs the choice model of users who take at most one item, and was given "
-            f"{named}: pass choice=, or leave users=fitted to learn one from clicks"
+            f"{named}: pass choice= in Python, or leave users=fitted to learn one from clicks"
         )
