@@ -90,7 +90,7 @@ def test_existing_runs_are_refused_unless_told(tmp_path: Path) -> None:
 def test_an_agent_alone_knows_no_world(tmp_path: Path) -> None:
     agent, _ = start("linucb")
     agent.save(tmp_path / "agent")
-    with pytest.raises(sw.InputError, match="holds an agent alone.*name one with --env"):
+    with pytest.raises(sw.InputError, match=r"holds an agent alone.*name one with --env"):
         runs.make_world(tmp_path / "agent")
 
 
