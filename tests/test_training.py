@@ -87,6 +87,13 @@ def test_existing_runs_are_refused_unless_told(tmp_path: Path) -> None:
     assert (tmp_path / "photos" / "me.jpg").exists()
 
 
+def test_an_agent_alone_knows_no_world(tmp_path: Path) -> None:
+    agent, _ = start("linucb")
+    agent.save(tmp_path / "agent")
+    with pytest.raises(sw.InputError, match=r"holds an agent alone.*name one with --env"):
+        runs.make_world(tmp_path / "agent")
+
+
 def test_resuming_something_else_is_refused(tmp_path: Path) -> None:
     sw.train(*start("linucb"), 500, tmp_path / "run", progress=False)
     with pytest.raises(sw.InputError, match="trains linucb in interest-evolution-v1, not slateq"):

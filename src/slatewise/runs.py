@@ -154,7 +154,12 @@ def metrics(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def make_world(folder: str | Path, users: int | None = None, seed: int | None = None, **changes: Any) -> Environment:
-    """Make the world that a run was trained in, with another number of users, seed or settings if given."""
+    """Make the world that a run was trained in, with another number of users, seed or settings if given.
+
+    Raises InputError where the folder is not a run, or holds an agent that learned from a log and knows no world.
+    """
+    if (Path(folder) / DESCRIPTION).is_file():
+        raise InputError(f"{folder} holds an agent alone, as learned from a log, and no world: name one with --env")
     run = read(folder)
     settings = run["world_settings"] | changes
     return make(run["world"], users or run["users"], run["world_seed"] if seed is None else seed, **settings)

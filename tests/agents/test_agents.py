@@ -28,7 +28,10 @@ def test_a_run_explores_as_much_as_it_is_asked_to(name: str, tmp_path: Path) -> 
     worlds = {"q-learning": ("maze", {}), "type-thompson": ("interest-exploration", {"candidates": 4, "horizon": 10})}
     made, settings = worlds.get(name, ("interest-evolution", {"candidates": 4, "reward": "clicks"}))
     env = sw.make(made, users=64, seed=3, **settings)
-    own = {"model": "disjoint"} if name == "logistic-thompson" else {}  # its shared model is a large one here
+    own: dict[str, object] = (
+        {"model": "disjoint"} if name == "logistic-thompson" else {}
+    )  # its shared model is a large one here
+    own |= {"imagined": 16, "longest": 4} if name == "model-planner" else {}
     trained(name, env, **own).save(tmp_path / "run")
     run = find_policy(str(tmp_path / "run"), env, explore_floor=0.5)
     slates = torch.tensor(list(permutations(range(4), env.spec.slate_size)))

@@ -35,6 +35,7 @@ AGENTS = {
     "reinforce": "reinforce:Reinforce",
     "q-learning": "q_learning:QLearning",
     "type-thompson": "type_thompson:TypeThompson",
+    "model-planner": "model_planner:ModelPlanner",
 }
 
 
