@@ -94,7 +94,7 @@ def wheel_regret(name: str, delta: float, seed: int, **settings: Any) -> float:
 def finish(name: str, claim: str, rows: list[dict[str, Any]]) -> None:
     """Print and save a table."""
     print("\n".join(table(rows)))
-    save(name, claim, rows, "bandit_seeds")
+    save(name, claim, rows)
 
 
 def main() -> None:

@@ -120,7 +120,7 @@ def speed(peers: str | None) -> None:
         "rewards of 0 and 1 with mean ½ + ½ ⟨x, θ⟩ (random earns 0.500). The NumPy line keeps inverses by rank-one "
         "updates, without records, masks or checks; slatewise's models have an intercept besides."
     )
-    save("bandit_speed", claim, rows, "bandits")
+    save("bandit_speed", claim, rows)
 
 
 def speed_row(arms: int, batch: int, who: str, rate: float, mean: float | None) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def regret(seeds: int, rounds: int) -> None:
         "100.\n\n"
         "![Regret](images/bandit-regret.png)"
     )
-    save("bandit_regret", claim, list(rows.values()), "bandits")
+    save("bandit_regret", claim, list(rows.values()))
 
 
 def shuffled(data: str, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -246,7 +246,7 @@ def errors(peers: str | None) -> None:
         "Vowpal Wabbit's explorer is chosen afterwards for each data set, from SquareCB, ε-greedy and bagging at two "
         "learning rates."
     )
-    save("bandit_errors", claim, list(rows.values()), "bandits")
+    save("bandit_errors", claim, list(rows.values()))
 
 
 def add_error(rows: dict[str, dict[str, Any]], label: str, data: str, found: list[float]) -> None:

@@ -245,7 +245,7 @@ def main() -> None:
     rows, raw = ranking(2 * arguments.seeds, arguments.rounds // 10)
     print("\n".join(table(rows)))
     claim = RANKING.format(seeds=2 * arguments.seeds, rows=arguments.rounds // 10)
-    save("off_policy_ranking", claim, rows, "off_policy", raw)
+    save("off_policy_ranking", claim, rows, raw)
 
 
 if __name__ == "__main__":

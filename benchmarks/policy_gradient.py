@@ -59,7 +59,7 @@ def main() -> None:
             name, claim, work, firsts, seconds = PARTS[part]
             jobs = [(one, two, seed) for one in firsts for two in seconds for seed in range(arguments.seeds)]
             outcomes = dict(zip(jobs, pool.map(work, jobs), strict=True))
-            save(name, claim, rows_of(part, outcomes), "policy_gradient")
+            save(name, claim, rows_of(part, outcomes))
 
 
 def prepare() -> None:

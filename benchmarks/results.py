@@ -3,9 +3,11 @@
 import json
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +16,40 @@ PACKAGES = ("slatewise", "torch", "numpy", "scikit-learn")
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 
 
-def save(name: str, claim: str, rows: Sequence[dict[str, Any]], script: str | None = None, raw: Any = None) -> None:
+def save(name: str, claim: str, rows: Sequence[dict[str, Any]], raw: Any = None) -> None:
     """Write the rows of one benchmark and make the docs page anew.
 
-    script: that made them, if not of this name.  raw: what the rows were made from, kept in the file only.
+    raw: what the rows were made from, kept in the file only.
     """
     about = {
         "benchmark": name,
         "claim": claim,
-        "command": f"python benchmarks/{script or name}.py",
+        "command": command(sys.argv),
         "date": datetime.now(UTC).date().isoformat(),
         "versions": {p: version(p) for p in PACKAGES} | {"python": platform.python_version()},
         "machine": f"{processor()}, {os.cpu_count()} cores, one thread used",
     }
     folder = HERE / "results"
     folder.mkdir(exist_ok=True)
-    (folder / f"{name}.json").write_text(
-        json.dumps(about | {"rows": list(rows)} | ({"raw": raw} if raw else {}), indent=1) + "\n"
-    )
+    path = folder / f"{name}.json"
+    lost = columns(json.loads(path.read_text())["rows"]) - columns(rows) if path.is_file() else set[str]()
+    if lost:
+        print(f"{name}: the earlier result had also {', '.join(sorted(lost))}; see --help", file=sys.stderr)
+    path.write_text(json.dumps(about | {"rows": list(rows)} | ({"raw": raw} if raw else {}), indent=1) + "\n")
     write_page()
+
+
+def command(arguments: Sequence[str]) -> str:
+    """Return the command that is running, with paths of this machine replaced by what they are: --obp OBP."""
+    shown = [f"python benchmarks/{Path(arguments[0]).name}"]
+    for before, argument in pairwise(arguments):
+        shown.append(before.lstrip("-").upper() if os.sep in argument else argument)
+    return " ".join(shown)
+
+
+def columns(rows: Sequence[dict[str, Any]]) -> set[str]:
+    """Return the names of all columns."""
+    return {key for row in rows for key in row}
 
 
 def write_page() -> None:

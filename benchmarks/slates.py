@@ -197,7 +197,7 @@ def main() -> None:
     small = [row for c in CHOICES for limits in LIMITS for row in agreement(c, limits, arguments.problems)]
     print("\n".join(table(small)))
     ordered = len(allowed(LIMITS["none"]))
-    save("slates_agreement", AGREEMENT.format(ordered=ordered, problems=arguments.problems), small, script="slates")
+    save("slates_agreement", AGREEMENT.format(ordered=ordered, problems=arguments.problems), small)
 
 
 if __name__ == "__main__":
