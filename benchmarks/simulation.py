@@ -144,7 +144,7 @@ def main() -> None:
     cost = costs()
     print("\n".join(table(cost)))
     save("simulation_cost", "CPU nanoseconds a user-step of `env.step`, slates drawn beforehand, validation on.\n\n"
-         "![Cost by users and candidates](images/simulation-cost.png)", cost, "simulation")  # fmt: skip
+         "![Cost by users and candidates](images/simulation-cost.png)", cost)  # fmt: skip
     draw(cost)
 
 

@@ -13,7 +13,8 @@ def learn(agent: Agent, log: Log, progress: bool = True) -> None:
 
     For agents whose statistics do not depend on who decided, the bandits and model-planner, and for reinforce, which
     corrects for who decided by the propensities. Schedules end with the log. The agent keeps the schema of the log's
-    features, so that requests are encoded alike, and remembers the log, so that a verdict on the same decisions can warn.
+    features, so that requests are encoded alike, and remembers the log, so that a verdict on the same decisions can
+    warn.
     Raises InputError for an agent that needs fresh data of its own, or learned from other features, or propensities
     that it needs and the log does not know.
     """
