@@ -188,7 +188,7 @@ number = 3
             r"'somebody:Stranger' is a 'Stranger' class, which does not derive from .*\.Agent: name a",
         ),
         ("somebody:number", "'somebody:number' is a int, which does not derive"),
-        ("somebody:Unfinished", "'somebody:Unfinished' does not define build, load_tensors, observe, plan"),
+        ("somebody:Unfinished", "'somebody:Unfinished' does not define build, load_tensors, observe"),
         ("needing:Mine", "importing needing needs 'not_there_at_all', which is not installed"),
         ("__main__:Mine", "'__main__:Mine' was defined in a script: move it into a module and train again"),
     ],
