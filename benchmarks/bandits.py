@@ -1,6 +1,6 @@
 """Bandits: speed beside a plain NumPy line and other libraries, regret on every bandit world, errors on data sets.
 
-python benchmarks/bandits.py [--seeds 3] [--peers PYTHON] [speed] [regret] [errors]: all three parts by default. With a
+python benchmarks/bandits.py [--seeds 3] [--peers PYTHON] [speed] [kernel] [regret] [errors]: all by default. With a
 Python that has MABWiser, gobrec or Vowpal Wabbit (see peer_bandits.py), they are measured in the same run.
 """
 
@@ -84,6 +84,36 @@ def speed_of(name: str, arms: int, batch: int, **settings: Any) -> tuple[float, 
     play(make_agent(name, spec, None, 0, **settings), x.float()[:400], rewards[:400].double(), batch)  # warm up
     rate, chosen = play(make_agent(name, spec, None, 0, **settings), x.float(), rewards.double(), batch)
     return rate, float(means.gather(1, chosen)[-2000:].mean())
+
+
+def kernel_speed(arms: int, batch: int, rounds: int) -> float:
+    """Return rounds a CPU second of LinUCB's arithmetic alone: bounds, the best arm, and taking in its reward."""
+    x, _, rewards = (torch.from_numpy(part) for part in problem(arms, rounds, FEATURES))
+    agent = sw.LinUCB(Spec(tuple(f"x{i}" for i in range(FEATURES)), (), (), (), arms, 1))
+    whole = Observation(x.float(), torch.arange(arms).expand(rounds, -1), torch.zeros(rounds, arms, 0))
+    shown = [whole[at : at + batch] for at in range(0, rounds, batch)]
+    first = agent.act(shown[0])
+    records = [bandit_rows(one, first, earned[:, :1]) for one, earned in zip(shown, rewards.split(batch), strict=True)]
+    used, started = torch.ones(batch, 1, dtype=torch.bool), time.process_time()
+    for record, earned in zip(records, rewards.split(batch), strict=True):
+        mean, deviation = agent.model.bounds(record.observation)
+        record.decision.slate.copy_(mean.add_(deviation, alpha=0.5).argmax(1, keepdim=True))
+        record.response.reward.copy_(earned.gather(1, record.decision.slate))
+        agent.add(agent.rows_of(record, used))
+    return rounds / (time.process_time() - started)
+
+
+def kernel() -> None:
+    rows = [
+        {"arms": arms, "batch": batch, "rounds_a_CPU_second": round(kernel_speed(arms, batch, ROUNDS))}
+        for arms, batch in ARMS_AND_BATCHES
+    ]
+    print("\n".join(table(rows)))
+    claim = (
+        "LinUCB's arithmetic alone, on the problem of `bandit_speed`: upper bounds of all arms, the best, and the "
+        "rank-one update with its reward, without making records, checks, propensities and ties. Rounds per CPU second."
+    )
+    save("bandit_kernel", claim, rows)
 
 
 def shared_speed(arms: int = 1000, batch: int = 1000, users: int = 4, features: int = 3) -> float:
@@ -256,7 +286,7 @@ def add_error(rows: dict[str, dict[str, Any]], label: str, data: str, found: lis
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=["speed", "regret", "errors"], metavar="speed|regret|errors")
+    parser.add_argument("parts", nargs="*", default=["speed", "kernel", "regret", "errors"], metavar="PART")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="of the regret part")
     parser.add_argument("--rounds", type=int, default=REGRET_ROUNDS, help="of the regret part")
     parser.add_argument("--peers", metavar="PYTHON", help="a Python that has the peers")
@@ -265,6 +295,8 @@ def main() -> None:
     for part in arguments.parts:
         if part == "speed":
             speed(arguments.peers)
+        elif part == "kernel":
+            kernel()
         elif part == "regret":
             regret(arguments.seeds, arguments.rounds)
         else:
