@@ -46,7 +46,7 @@ CASES = (
     Case("evolution, 10 candidates, slates of 2", EVOLUTION, {}, 1_000_000, paired=True),
     Case("evolution, 10 candidates, slates of 2, longer", EVOLUTION, {}, 2_500_000, paired=True),
     Case("sweetness, what was consumed remembered", SATISFACTION, {"variant": "sweetness", "history": 9}, 1_000_000),
-    Case("slides", SATISFACTION, {"variant": "slides"}, 2_500_000, dict(NOISY)),
+    Case("slides", SATISFACTION, {"variant": "slides"}, 1_000_000, dict(NOISY)),
     Case("evolution, 50 candidates, slates of 2", EVOLUTION, {"candidates": 50}, 2_500_000),
     Case("evolution, slates of 3, logit", EVOLUTION, {"slate_size": 3, "choice": "logit"}, 2_500_000),
     Case(
