@@ -20,8 +20,8 @@ from results import HERE, save, table
 
 import slatewise as sw
 from slatewise.allocation import keep_freed_memory
+from slatewise.drawing import uniform_slate
 from slatewise.evaluation import simulate
-from slatewise.slates import uniform_slate
 
 CLAIM = (
     "User-steps per CPU second, medians of {runs} runs in turn. `step`: `env.step` with slates drawn beforehand, "

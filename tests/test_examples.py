@@ -14,10 +14,10 @@ import torch
 import slatewise as sw
 from slatewise import cli
 from slatewise.agents import agent_class
+from slatewise.drawing import greedy_propensity
 from slatewise.environments import world
 from slatewise.registry import is_path, load_class, registered_name
 from slatewise.runs import make_world
-from slatewise.slates import greedy_propensity
 from slatewise.testing import ContractError, agents, check_agent, check_environment, environments
 
 ROOT = Path(__file__).parents[1]

@@ -21,11 +21,11 @@ from slatewise.choice import (
     from_json,
     to_json,
 )
+from slatewise.drawing import uniform_propensity, uniform_slate
 from slatewise.environments.base import response_of
 from slatewise.errors import InputError
 from slatewise.fitting import Fit, fit, log_likelihood
 from slatewise.interactions import Catalogue, Decision, Interactions, Observation
-from slatewise.slates import uniform_propensity, uniform_slate
 
 WEIGHTS = torch.tensor([[0.4, -0.3, 0.2], [0.0, 0.3, -0.5]])
 ITEMS = torch.tensor([0.3, -0.4, 0.2])

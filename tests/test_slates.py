@@ -9,23 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slatewise.choice import ExponentialCascade, FirstPosition, InnerProduct, Logit, Proportional
-from slatewise.errors import InputError
-from slatewise.interactions import Observation
-from slatewise.slates import (
-    best_slate,
+from slatewise.distributions import sample_slate, softmax_propensity
+from slatewise.drawing import (
     epsilon_propensity,
     epsilon_slate,
     greedy_propensity,
     mix_propensity,
-    sample_slate,
-    slate_value,
-    softmax_propensity,
-    top_candidates,
-    top_k,
-    top_k_slate,
     uniform_propensity,
     uniform_slate,
 )
+from slatewise.errors import InputError
+from slatewise.interactions import Observation
+from slatewise.slates import best_slate, slate_value, top_candidates, top_k, top_k_slate
 
 CHOICES = [Logit(InnerProduct(1), no_click=0.5), Proportional(InnerProduct(1), no_click=0.75), FirstPosition()]
 each_choice = pytest.mark.parametrize("choice", CHOICES, ids=lambda c: c.name)

@@ -3,21 +3,15 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from slatewise.constraints import Constraints, Filling
-from slatewise.interactions import Decision, Observation, Policy
+from slatewise.drawing import first_shown, greedy_propensity, mix_propensity, uniform_first
+from slatewise.interactions import Decision, Observation, SlatePolicy
 from slatewise.policies import candidate_probabilities, policy_generator
-from slatewise.slates import first_shown, greedy_propensity, mix_propensity, uniform_first
-
-
-class SlatePolicy(Policy, Protocol):
-    """A policy that says how long its slates are."""
-
-    slate_size: int
 
 
 class Constrained:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from slatewise.slates import first_shown, sample_slate, softmax_propensity, top_k
+from slatewise.drawing import first_shown
+from slatewise.slates import top_k
 
 ABSENT = -1e30  # logit of what may not be shown: its probability is 0, and its gradient 0 and not NaN
 
@@ -125,3 +126,30 @@ class InverseGap:
         chance = torch.where(others, 1 / (left.sum(1, keepdim=True) + self.rate * gap), 0.0)
         rest = torch.where(left.any(1, keepdim=True), 1 - chance.sum(1, keepdim=True), 0.0)
         return chance.scatter(1, best.clamp(min=0), rest)
+
+
+def sample_slate(logits: Tensor, mask: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw slates without replacement, each slot from the softmax of what is left; and their propensities.
+
+    Plackett–Luce by the Gumbel top-k trick (Kool et al. 2019, arXiv 1903.06059).  logits: [B, C].
+    """
+    uniforms = torch.rand(logits.shape, generator=generator, dtype=torch.float64, device=logits.device)
+    gumbel = -(-uniforms.clamp(min=1e-300).log()).log()
+    slate = top_k(logits.double() + gumbel, mask, k)
+    return slate, softmax_propensity(logits, mask, slate)
+
+
+def softmax_propensity(logits: Tensor, mask: Tensor, slate: Tensor) -> Tensor:
+    """Return per-slot propensities of `sample_slate` for a slate.
+
+    What is never shown has 0: a masked candidate, one that was shown before, or a hole while there are candidates.
+    """
+    remaining = logits.double().masked_fill(~mask, -torch.inf)
+    columns: list[Tensor] = []
+    for j in range(slate.shape[1]):
+        at, shown = slate[:, j : j + 1].clamp(min=0), slate[:, j] >= 0
+        left = (remaining > -torch.inf).any(1)
+        chosen = torch.where(left, remaining.softmax(1).gather(1, at).squeeze(1), 0.0)
+        columns.append(torch.where(shown, chosen, (~left).double()))
+        remaining = torch.where(shown.unsqueeze(1), remaining.scatter(1, at, -torch.inf), remaining)
+    return torch.stack(columns, 1)

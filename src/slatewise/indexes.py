@@ -101,9 +101,9 @@ INDEXES: dict[str, MakeIndex] = {"exact": ExactIndex, "faiss": FaissIndex}
 
 def recall(index: Index, exact: Index, queries: Tensor, k: int) -> Tensor:
     """Return the share of the k truly best rows that an index finds for each query, float64 [B]."""
-    true, found = exact.search(queries, k), index.search(queries, k).to(queries.device)
-    hit = torch.searchsorted(found.sort(1).values, true).clamp(max=found.shape[1] - 1)
-    return (found.sort(1).values.gather(1, hit) == true).double().mean(1)
+    true, found = exact.search(queries, k), index.search(queries, k).to(queries.device).sort(1).values
+    hit = torch.searchsorted(found, true).clamp(max=found.shape[1] - 1)
+    return (found.gather(1, hit) == true).double().mean(1)
 
 
 def search_shown(index: Index, queries: Tensor, k: int, shown: Tensor) -> Tensor:

@@ -327,3 +327,9 @@ class Policy(Protocol):
         Agrees with `act`; 0 where the policy would never show the item.
         """
         ...
+
+
+class SlatePolicy(Policy, Protocol):
+    """A policy that says how many items it shows: every agent and rule."""
+
+    slate_size: int

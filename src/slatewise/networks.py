@@ -258,20 +258,24 @@ class TowerRegression:
         if float(self.scale) == 0:
             self._learn_scale(targets, weights)
         targets = ((targets - self.shift) / torch.where(self.scale > 0, self.scale, 1.0)).float()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * rate
         total = 0.0
         for _ in range(passes):
             order = torch.randperm(len(targets), generator=generator, device=targets.device)
             for rows in order.chunk(minibatches):
                 errors = (self.network.at(observation[rows], positions[rows]) - targets[rows]) * weights[rows]
                 loss = errors.square().sum() / weights[rows].sum().clamp(min=1)
-                self.optimizer.zero_grad()
-                loss.backward()
-                nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
-                self.optimizer.step()
+                self.step(loss, rate)
                 total += float(loss.detach()) * len(rows) / len(targets)
         return total / passes
+
+    def step(self, loss: Tensor, rate: float) -> None:
+        """Take one step down a loss, at a share of the learning rate, the gradient held to `MAX_GRADIENT_NORM`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * rate
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
+        self.optimizer.step()
 
     def _learn_scale(self, targets: Tensor, weights: Tensor) -> None:
         count = weights.sum().clamp(min=1)

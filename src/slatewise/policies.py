@@ -6,9 +6,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from slatewise.errors import InputError, check_seed
-from slatewise.interactions import Decision, Observation, Policy
-from slatewise.slates import (
+from slatewise.drawing import (
     epsilon_propensity,
     epsilon_slate,
     first_shown,
@@ -18,6 +16,8 @@ from slatewise.slates import (
     uniform_propensity,
     uniform_slate,
 )
+from slatewise.errors import InputError, check_seed
+from slatewise.interactions import Decision, Observation, Policy
 
 
 def policy_generator(seed: int, device: torch.device) -> torch.Generator:

@@ -10,7 +10,7 @@ from torch.nn.functional import pad
 from slatewise.batch import distinct
 from slatewise.errors import InputError
 from slatewise.indexes import ExactIndex, Index, MakeIndex, search_shown
-from slatewise.interactions import Catalogue, Decision, Interactions, Observation, Policy
+from slatewise.interactions import Catalogue, Decision, Interactions, Observation, SlatePolicy
 
 
 class Product(Protocol):
@@ -23,12 +23,6 @@ class Product(Protocol):
     def queries(self, observation: Observation) -> Tensor:
         """Return a vector for every row, [B, Z]: times an item's, the score but for what all items share."""
         ...
-
-
-class SlatePolicy(Policy, Protocol):
-    """A policy that knows how many items it shows: every agent and rule."""
-
-    slate_size: int
 
 
 def products_of(policy: Any) -> tuple[Product, Product | None]:

@@ -9,7 +9,7 @@ import torch
 
 import slatewise as sw
 from slatewise.agents import AGENTS, make_agent
-from slatewise.agents.base import Agent, NetworkSettings
+from slatewise.agents.base import Agent, FallingEpsilonSettings
 from slatewise.naming import find_policy
 
 
@@ -40,7 +40,7 @@ def test_a_run_explores_as_much_as_it_is_asked_to(name: str, tmp_path: Path) -> 
 
 
 def test_epsilon_falls_and_leaves_the_floor() -> None:
-    settings = NetworkSettings(epsilon_start=0.8, epsilon_end=0.2, epsilon_fraction=0.5, planned_steps=1000)
+    settings = FallingEpsilonSettings(epsilon_start=0.8, epsilon_end=0.2, epsilon_fraction=0.5, planned_steps=1000)
     assert [settings.epsilon_at(steps, 0.0) for steps in (0, 250, 500, 900)] == pytest.approx([0.8, 0.5, 0.2, 0.2])
     assert settings.epsilon_at(900, 0.5) == pytest.approx(1 - 0.8 * 0.5)
 

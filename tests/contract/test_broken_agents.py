@@ -13,8 +13,9 @@ from torch import Tensor
 from whole import MyAgent
 
 from slatewise.agents.base import Agent
+from slatewise.drawing import greedy_propensity, mix_propensity, uniform_propensity, uniform_slate
 from slatewise.interactions import Decision, Interactions, Observation
-from slatewise.slates import greedy_propensity, mix_propensity, top_k, uniform_propensity, uniform_slate
+from slatewise.slates import top_k
 from slatewise.testing import ContractError, check_agent
 
 BROKEN: list[Any] = []

@@ -53,30 +53,35 @@ class ScheduledSettings(AgentSettings):
 
 
 class NetworkSettings(ScheduledSettings):
-    """Settings of agents that fit a two-tower network to rollouts and explore with a falling ε."""
+    """Settings of agents that fit two-tower networks to rollouts of parallel users."""
 
     rollout_steps: int = Field(16, ge=1, description="steps of all users between updates")
     epochs: int = Field(2, ge=1, description="passes over a rollout")
     minibatches: int = Field(4, ge=1, description="gradient steps a pass")
     learning_rate: float = Field(1.5e-3, gt=0, description="at the start; falls to 0 over the planned steps")
-    epsilon_start: float = Field(1.0, ge=0, le=1, description="probability of a random slate at the start")
-    epsilon_end: float = Field(0.03, ge=0, le=1, description="probability of a random slate after the fall")
-    epsilon_fraction: float = Field(1.0, gt=0, le=1, description="share of the planned steps over which it falls")
     hidden: int = Field(128, ge=1, description="width of the hidden layers")
     embedding: int = Field(64, ge=1, description="size of the user and item embeddings")
     encoder: Encoder = Field(
         "flat", description="how the history is read: flat, all its features, or gru, a recurrent network over it"
     )
 
+    def rate_at(self, steps: float) -> float:
+        """Return the share of the learning rate that is left after so many user-steps."""
+        return min(1.0, max(0.0, 1 - steps / self.planned_steps))
+
+
+class FallingEpsilonSettings(NetworkSettings):
+    """Settings of those that explore with a falling ε."""
+
+    epsilon_start: float = Field(1.0, ge=0, le=1, description="probability of a random slate at the start")
+    epsilon_end: float = Field(0.03, ge=0, le=1, description="probability of a random slate after the fall")
+    epsilon_fraction: float = Field(1.0, gt=0, le=1, description="share of the planned steps over which it falls")
+
     def epsilon_at(self, steps: int, floor: float) -> float:
         """Return the probability of a uniform slate after so many user-steps, the agent's `explore_floor` included."""
         fallen = min(1.0, steps / (self.epsilon_fraction * self.planned_steps))
         epsilon = self.epsilon_start + fallen * (self.epsilon_end - self.epsilon_start)
         return 1 - (1 - epsilon) * (1 - floor)
-
-    def rate_at(self, steps: int) -> float:
-        """Return the share of the learning rate that is left after so many user-steps."""
-        return min(1.0, max(0.0, 1 - steps / self.planned_steps))
 
 
 class Agent(GreedyPolicy, ABC):
@@ -209,14 +214,14 @@ class NetworkAgent(Agent, ABC):
 
     def build(self, settings: Any) -> None:
         """Take the settings and make the network and the memory."""
-        self._settings = s = cast(NetworkSettings, settings)
+        self._settings = s = cast(FallingEpsilonSettings, settings)
         self.regression = TowerRegression(
             self.spec, s.hidden, s.embedding, s.learning_rate, self.seed, self.device, s.encoder
         )
         self.memory = Rollout(s.rollout_steps)
 
     @property
-    def settings(self) -> NetworkSettings:
+    def settings(self) -> FallingEpsilonSettings:
         """The settings this agent was made with."""
         return self._settings
 

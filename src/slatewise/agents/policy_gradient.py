@@ -10,33 +10,26 @@ from typing import Any, cast
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from slatewise.agents.base import Agent, ScheduledSettings, check_loss
+from slatewise.agents.base import Agent, NetworkSettings, check_loss
 from slatewise.agents.replay import Rollout
 from slatewise.distributions import Softmax
 from slatewise.interactions import Interactions, Observation
-from slatewise.networks import MAX_GRADIENT_NORM, Encoder, TowerRegression
+from slatewise.networks import TowerRegression
 from slatewise.policies import DrawingPolicy
 from slatewise.slates import top_k
 
 Loss = Callable[[Tensor], tuple[Tensor, Tensor]]  # of rows [n]: their loss, and the entropies of their slates [n]
 
 
-class PolicyGradientSettings(ScheduledSettings):
+class PolicyGradientSettings(NetworkSettings):
     """Settings of agents that follow the gradient of a policy."""
 
-    rollout_steps: int = Field(16, ge=1, description="steps of all users between updates")
     epochs: int = Field(1, ge=1, description="passes over a rollout")
-    minibatches: int = Field(4, ge=1, description="gradient steps a pass over a rollout")
     learning_rate: float = Field(1e-3, gt=0, description="at the start; falls to 0 over the planned steps")
     discount: float = Field(1.0, ge=0, le=1, description="γ: what a reward one step later is worth; 0 is myopic")
     entropy: float = Field(0.01, ge=0, description="bonus for the entropy of the policy, beside advantages of size 1")
-    hidden: int = Field(128, ge=1, description="width of the hidden layers")
-    embedding: int = Field(64, ge=1, description="size of the user and item embeddings")
-    encoder: Encoder = Field(
-        "flat", description="how the history is read: flat, all its features, or gru, a recurrent network over it"
-    )
 
 
 class PolicyGradient(DrawingPolicy, Agent, ABC):
@@ -105,7 +98,7 @@ class PolicyGradient(DrawingPolicy, Agent, ABC):
         """
         nothing = torch.full((len(observation), 1), -1, device=observation.user.device)
         lessons = observation, nothing, targets.unsqueeze(1), torch.ones_like(targets).unsqueeze(1)
-        loss = self.critic.fit(*lessons, epochs, minibatches, self._rate(self.steps - seen), self.generator)
+        loss = self.critic.fit(*lessons, epochs, minibatches, self._settings.rate_at(self.steps - seen), self.generator)
         check_loss(self, loss)
         return loss
 
@@ -116,26 +109,14 @@ class PolicyGradient(DrawingPolicy, Agent, ABC):
         """
         total, begun, rate = torch.zeros(2, dtype=torch.float64), self.steps - seen, 0.0
         for epoch in range(epochs):
-            rate = self._rate(begun + seen * epoch / epochs)
+            rate = self._settings.rate_at(begun + seen * epoch / epochs)
             for part in torch.randperm(rows, generator=self.generator, device=self.device).chunk(minibatches):
                 value, entropy = loss(part)
-                self._step(value, rate)
+                check_loss(self, float(value.detach()))
+                self.actor.step(value, rate)
                 total += torch.tensor([float(value.detach()), float(entropy.detach().mean())]) * len(part)
         mean = total / (rows * epochs)
         return {"loss": float(mean[0]), "entropy": float(mean[1]), "learning_rate": rate * self._settings.learning_rate}
-
-    def _step(self, loss: Tensor, rate: float) -> None:
-        check_loss(self, float(loss.detach()))
-        for group in self.actor.optimizer.param_groups:
-            group["lr"] = self._settings.learning_rate * rate
-        self.actor.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.actor.network.parameters(), MAX_GRADIENT_NORM)
-        self.actor.optimizer.step()
-
-    def _rate(self, steps: float) -> float:
-        """Return the share of the learning rate that is left after so many user-steps."""
-        return max(0.0, 1 - steps / self._settings.planned_steps)
 
     # Saving.
 

@@ -11,10 +11,10 @@ from pydantic import Field
 from torch import Tensor
 
 from slatewise.agents.policy_gradient import Loss, PolicyGradient, PolicyGradientSettings
+from slatewise.drawing import uniform_propensity
 from slatewise.errors import InputError
 from slatewise.interactions import Interactions, Observation
 from slatewise.returns import lambda_returns
-from slatewise.slates import uniform_propensity
 
 
 class Settings(PolicyGradientSettings):

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from slatewise.agents.base import NetworkAgent, NetworkSettings, Preset
+from slatewise.agents.base import FallingEpsilonSettings, NetworkAgent, Preset
 from slatewise.agents.replay import Replay
 from slatewise.choice import Cascade, FirstPosition, Multinomial
 from slatewise.constraints import Limits
@@ -27,7 +27,7 @@ from slatewise.slates import best_slate, greedy_slate, slate_value, top_k_slate
 Slates = Literal["exact", "greedy", "top-k"]
 
 
-class Settings(NetworkSettings):
+class Settings(FallingEpsilonSettings):
     """Settings of SlateQ."""
 
     discount: float = Field(1.0, ge=0, le=1, description="γ: what a reward one step later is worth; 0 is myopic")
@@ -128,7 +128,7 @@ class SlateQ(NetworkAgent):
         return self._slate(observation, self.settings.serve)[0]
 
     def greedy_within(self, observation: Observation, limits: Limits) -> Tensor:
-        """Return the same among the slates that limits allow: what `policies.Constrained` shows."""
+        """Return the same among the slates that limits allow: what `Constrained` shows."""
         return self._slate(observation, self.settings.serve, limits)[0]
 
     def _slate(

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from slatewise.agents.base import NetworkAgent, NetworkSettings
+from slatewise.agents.base import FallingEpsilonSettings, NetworkAgent
 from slatewise.interactions import Interactions, Observation
 from slatewise.slates import top_k
 
 
-class Settings(NetworkSettings):
+class Settings(FallingEpsilonSettings):
     """Settings of the supervised agent."""
 
 

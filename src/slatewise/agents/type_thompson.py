@@ -14,10 +14,11 @@ from pydantic import Field
 from torch import Tensor
 
 from slatewise.agents.base import Agent, AgentSettings
+from slatewise.drawing import epsilon_slate, first_shown, mix_propensity, uniform_propensity
 from slatewise.errors import InputError
 from slatewise.interactions import Decision, Interactions, Observation
 from slatewise.policies import explored
-from slatewise.slates import epsilon_slate, first_shown, mix_propensity, top_k, uniform_propensity
+from slatewise.slates import top_k
 
 STARTS = 20  # random beginnings of the first fit
 ROUNDS = 50  # of expectation maximisation a fit

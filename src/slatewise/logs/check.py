@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from slatewise.batch import distinct
+from slatewise.drawing import uniform_propensity
 from slatewise.estimators import slate_weights
 from slatewise.interactions import Interactions, Strings
 from slatewise.logs.log import Log
-from slatewise.slates import uniform_propensity
 from slatewise.sums import GroupSums
 
 LARGE = 100  # weight of the uniform policy above which single decisions dominate estimates

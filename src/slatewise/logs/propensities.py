@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slatewise.drawing import uniform_propensity
 from slatewise.errors import InputError
 from slatewise.interactions import Observation
 from slatewise.noise import mix
-from slatewise.slates import uniform_propensity
 from slatewise.sums import GroupSums
 
 FOLDS: Final = 5
