@@ -26,7 +26,7 @@ CLAIM = (
 )
 USERS, POINTS = 256, 40
 EVOLUTION, SATISFACTION = "interest-evolution", "long-term-satisfaction"
-NOISY = sw.SlateQ.presets["noisy"].settings
+NOISY, ROBUST = (sw.SlateQ.presets[name].settings for name in ("noisy", "robust"))
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,23 @@ CASES = (
         2_500_000,
         assumed="logit",
     ),
+    Case(
+        "evolution, slates of 3, cascade, logit assumed, robust",
+        EVOLUTION,
+        {"slate_size": 3, "choice": "exponential-cascade"},
+        1_000_000,
+        dict(ROBUST),
+        assumed="logit",
+    ),
     Case("evolution, 100 candidates, slates of 10", EVOLUTION, {"candidates": 100, "slate_size": 10}, 1_000_000),
     Case("sweetness", SATISFACTION, {"variant": "sweetness"}, 2_500_000),
 )
-PICTURED = (1, 5, 8, 3)  # cases
+PICTURED = (
+    "evolution, 10 candidates, slates of 2, longer",
+    "evolution, slates of 3, logit",
+    "sweetness",
+    "slides",
+)
 Raw = dict[str, dict[str, dict[str, Any]]]  # case, seed, result
 
 
@@ -153,7 +166,8 @@ def row(case: Case, runs: list[dict[str, Any]]) -> dict[str, Any]:
 def draw(raw: Raw) -> None:
     """Draw the training returns of every seed over CPU seconds, exploration included, beside what is known."""
     figure = Figure(figsize=(10, 6.4), layout="constrained")
-    for axes, case in zip(figure.subplots(2, 2).flat, (CASES[i] for i in PICTURED), strict=True):
+    pictured = [case for name in PICTURED for case in CASES if case.name == name]
+    for axes, case in zip(figure.subplots(2, 2).flat, pictured, strict=True):
         draw_case(axes, case, list(raw.get(case.name, {}).values()))
     figure.savefig(HERE.parent / "docs" / "images" / "slateq-curves.png", dpi=110, metadata={"Software": None})
 

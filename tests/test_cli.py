@@ -255,7 +255,7 @@ def test_a_preset_fills_in_settings_and_steps_and_set_overrides_it(shell: Shell,
     code, _, error = shell(*train[:5], "quick", "--out", str(tmp_path / "other"))
     assert code == 2
     assert "unknown preset of slateq 'quick'" in error
-    assert "known are best, fast, noisy" in error
+    assert "known are best, fast, noisy, robust" in error
     code, _, error = shell("train", "linucb", "--log", "x", "--preset", "fast", "--out", str(tmp_path / "third"))
     assert code == 2
     assert "leave it out with --log" in error

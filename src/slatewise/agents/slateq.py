@@ -83,6 +83,11 @@ class SlateQ(NetworkAgent):
             1_000_000,
             {"discount": 0.9, "trace": 0.8},
         ),
+        "robust": Preset(
+            "a choice model that may be wrong: values of what is shown, and slates that it decides less of",
+            1_000_000,
+            {"target": "sarsa", "serve": "top-k"},
+        ),
     }
 
     def build(self, settings: Any) -> None:
