@@ -33,7 +33,7 @@ ROOMS = [
 ]  # fmt: skip
 LAYER = {room: layer for layer, rooms in enumerate(ROOMS) for room in rooms}
 MEMBERS = {"environments", "agents"}  # folders of one file a member: these share nothing but
-SHARED = {"base", "replay", "bandit", "bandit_sums", "policy_gradient"}
+SHARED = {"base", "replay", "bandit", "bandit_sums", "policy_gradient", "long_term"}
 
 
 def modules_of(root: Path) -> set[str]:

@@ -7,31 +7,27 @@ network (Mnih et al. 2015) and its double form (van Hasselt et al. 2016, arXiv 1
 """
 
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Any, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from slatewise.agents.base import FallingEpsilonSettings, NetworkAgent, Preset
-from slatewise.agents.replay import Replay
+from slatewise.agents.base import Preset
+from slatewise.agents.long_term import LongTermAgent, LongTermSettings
 from slatewise.choice import Cascade, FirstPosition, Multinomial
 from slatewise.constraints import Limits
 from slatewise.errors import InputError
 from slatewise.interactions import Decision, Interactions, Observation, Response
 from slatewise.networks import TowerRegression
-from slatewise.returns import lambda_returns
 from slatewise.slates import best_slate, greedy_slate, slate_value, top_k_slate
 
 Slates = Literal["exact", "greedy", "top-k"]
 
 
-class Settings(FallingEpsilonSettings):
+class Settings(LongTermSettings):
     """Settings of SlateQ."""
 
-    discount: float = Field(1.0, ge=0, le=1, description="γ: what a reward one step later is worth; 0 is myopic")
-    trace: float = Field(0.95, ge=0, le=1, description="λ: how far returns reach before the network's value takes over")
     target: Literal["exact", "greedy", "top-k", "sarsa"] = Field(
         "exact", description="slate whose value comes next in training: exact, greedy, top-k, or sarsa, the one shown"
     )
@@ -39,23 +35,13 @@ class Settings(FallingEpsilonSettings):
     null_value: bool = Field(
         True, description="no click has a value; false, with trace 0, is the published recipe, for comparison"
     )
-    replay: int = Field(
-        0, ge=0, description="remembered segments learned from for each new one; 0 learns from the newest rollout alone"
-    )
-    replay_size: int = Field(250_000, ge=1, description="user-steps that replay remembers")
-    target_every: int = Field(
-        1, ge=1, description="updates between copies of the network that values what comes next; 1 has no such copy"
-    )
-    double: bool = Field(
-        False, description="the network chooses the slate that comes next, and its older copy (target_every) values it"
-    )
 
     @model_validator(mode="after")
-    def _double_needs_a_copy(self) -> "Settings":
-        if self.double and (self.target_every == 1 or self.target == "sarsa"):
+    def _double_needs_a_best_slate(self) -> "Settings":
+        if self.double and self.target == "sarsa":
             raise ValueError(
-                f"double=true with target_every={self.target_every} and target={self.target}: one network chooses the "
-                "best slate and an older copy values it, so give target_every above 1 and a target that is not sarsa"
+                f"double=true with target_every={self.target_every} and target=sarsa: one network chooses the best "
+                "slate and an older copy values it, so give target_every above 1 and a target that is not sarsa"
             )
         return self
 
@@ -69,7 +55,7 @@ class Settings(FallingEpsilonSettings):
         return self
 
 
-class SlateQ(NetworkAgent):
+class SlateQ(LongTermAgent):
     """Long-term value of slates under a choice model."""
 
     name = "slateq"
@@ -105,10 +91,6 @@ class SlateQ(NetworkAgent):
                 "such as linucb, which needs no choice model"
             )
         super().build(settings)
-        s = self.settings
-        if s.replay:
-            self.memory = Replay(s.rollout_steps, s.replay_size, s.replay, self.generator)
-        self.target = deepcopy(self.regression) if s.target_every > 1 else self.regression
 
     @property
     def settings(self) -> Settings:
@@ -155,55 +137,34 @@ class SlateQ(NetworkAgent):
 
     def observe(self, interactions: Interactions) -> None:
         """Remember one vector step. Raises InputError where something that SlateQ needs is missing."""
-        if interactions.next_observation is None:
-            raise InputError("slateq learns from what comes next, and these interactions have no next_observation")
-        if not bool(interactions.response.reward_known.all()):
-            raise InputError("slateq needs every reward of a session, and some are missing (reward_known is false)")
         if bool((interactions.response.clicked.sum(1) > 1).any()):
             raise InputError("slateq is for users who take at most one item of a slate, and some clicked several")
         super().observe(interactions)
 
-    def _slate_value(self, observation: Observation, slate: Tensor) -> Tensor:
-        """Return the value of slates [B], as the network that values what comes next has it."""
+    def best(self, observation: Observation, network: TowerRegression) -> tuple[Tensor, Tensor]:
+        """Return the slate that comes next in training, as `target` makes it, [B, K], and its value [B]."""
+        return self._slate(observation, cast(Slates, self.settings.target), regression=network)
+
+    def value_of(self, observation: Observation, slate: Tensor, network: TowerRegression) -> Tensor:
+        """Return the value of slates [B], as a network has it."""
         assert self.choice is not None  # `build` refused it
-        items, no_click = self._values(self.target, observation)
+        items, no_click = self._values(network, observation)
         return slate_value(self.choice, self.choice.scores(observation), items, no_click, slate)
 
     def lessons(self, rollout: Interactions) -> tuple[Tensor, Tensor, Tensor]:
         """Return what was consumed, no click included, with its return."""
-        self._renew_target()
+        self.renew_target()
         positions = consumed(rollout.decision, rollout.response).unsqueeze(1)
         counts = (positions >= 0) | self.settings.null_value
-        return positions, self._targets(rollout).unsqueeze(1), counts.float()
+        return positions, self.returns(rollout).unsqueeze(1), counts.float()
 
-    def _renew_target(self) -> None:
-        """Copy the network, where it is time; the scale of targets is that of the network, always."""
-        self.target.shift, self.target.scale = self.regression.shift, self.regression.scale
-        if self.target is not self.regression and self.updates % self.settings.target_every == 0:
-            self.target.network.load_state_dict(self.regression.network.state_dict())
-
-    def _targets(self, rollout: Interactions) -> Tensor:
-        """Return λ-returns [T · B] of the rollout, bootstrapped with the value of the slate that comes next.
-
-        That is the best slate, and a return is followed only while the agent did what it thinks best; at a random
-        slate the value of the best one takes its place (Watkins's Q(λ), Sutton & Barto 2018, section 12.10), so
-        exploration does not lower the values that it explores. SARSA follows what was shown instead, whatever it was.
-        """
+    def following(self, rollout: Interactions) -> tuple[Tensor, Tensor]:
+        """Return the slates whose values come next: the best ones, or with SARSA those that were shown."""
+        if self.settings.target != "sarsa":
+            return super().following(rollout)
         assert rollout.next_observation is not None  # `observe` refused it
-        steps, s = self.memory.steps, self.settings
-        shown = rollout.decision.slate.view(steps, -1, self.slate_size)
-        if s.target == "sarsa":
-            following, value = self._shown_next(rollout.next_observation, shown, rollout.truncated)
-        else:
-            chooser = self.regression if s.double else self.target
-            following, value = self._slate(rollout.next_observation, s.target, regression=chooser)
-            if s.double:
-                value = self._slate_value(rollout.next_observation, following)
-        followed = (following.view(shown.shape)[:-1] == shown[1:]).all(2)
-        trace = s.trace * torch.cat([followed, followed.new_ones(1, followed.shape[1])]).double()
-        parts = rollout.response.total_reward, value.double(), rollout.terminated, rollout.truncated
-        reward, value, terminated, truncated = (part.view(steps, -1) for part in parts)
-        return lambda_returns(reward, value, terminated, truncated, s.discount, trace).flatten()
+        shown = rollout.decision.slate.view(self.memory.steps, -1, self.slate_size)
+        return self._shown_next(rollout.next_observation, shown, rollout.truncated)
 
     def _shown_next(self, following: Observation, shown: Tensor, truncated: Tensor) -> tuple[Tensor, Tensor]:
         """Return the slates shown next [T · B, K] and their values.
@@ -214,19 +175,7 @@ class SlateQ(NetworkAgent):
         known = ~truncated.view(len(shown), -1, 1)[:-1]
         slate[:-1] = torch.where(known, shown[1:], slate[:-1])
         slate = slate.flatten(0, 1)
-        return slate, self._slate_value(following, slate)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return everything learned, by name; what `replay` remembers is not learned, and begins anew."""
-        weights = {} if self.target is self.regression else self.target.network.state_dict()
-        return super().tensors() | {f"target.{key}": value for key, value in weights.items()}
-
-    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `tensors` gave."""
-        super().load_tensors(tensors)
-        if self.target is not self.regression:
-            weights = {key.removeprefix("target."): v for key, v in tensors.items() if key.startswith("target.")}
-            self.target.network.load_state_dict(weights)
+        return slate, self.value_of(following, slate, self.target)
 
 
 def consumed(decision: Decision, response: Response) -> Tensor:

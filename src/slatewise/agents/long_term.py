@@ -1,0 +1,125 @@
+"""What agents that learn the value of slates over whole sessions share: targets, replay, an older network.
+
+λ-returns over parallel users, cut where the agent did not do what it thinks best (Watkins's Q(λ), Sutton & Barto 2018,
+section 12.10); a memory of segments; a target network (Mnih et al. 2015) and its double form (van Hasselt et al. 2016,
+arXiv 1509.06461).
+"""
+
+from abc import ABC, abstractmethod
+from copy import deepcopy
+from typing import Any, cast
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from slatewise.agents.base import FallingEpsilonSettings, NetworkAgent
+from slatewise.agents.replay import Replay
+from slatewise.errors import InputError
+from slatewise.interactions import Interactions, Observation
+from slatewise.networks import TowerRegression
+from slatewise.returns import lambda_returns
+
+
+class LongTermSettings(FallingEpsilonSettings):
+    """Settings of agents that learn the value of slates over whole sessions."""
+
+    discount: float = Field(1.0, ge=0, le=1, description="γ: what a reward one step later is worth; 0 is myopic")
+    trace: float = Field(0.95, ge=0, le=1, description="λ: how far returns reach before the network's value takes over")
+    replay: int = Field(
+        0, ge=0, description="remembered segments learned from for each new one; 0 learns from the newest rollout alone"
+    )
+    replay_size: int = Field(250_000, ge=1, description="user-steps that replay remembers")
+    target_every: int = Field(
+        1, ge=1, description="updates between copies of the network that values what comes next; 1 has no such copy"
+    )
+    double: bool = Field(
+        False, description="the network chooses the slate that comes next, and its older copy (target_every) values it"
+    )
+
+    @model_validator(mode="after")
+    def _double_needs_a_copy(self) -> "LongTermSettings":
+        if self.double and self.target_every == 1:
+            raise ValueError(
+                "double=true with target_every=1: one network chooses the best slate and an older copy values it, so "
+                "give target_every above 1"
+            )
+        return self
+
+
+class LongTermAgent(NetworkAgent, ABC):
+    """An agent that fits a network to returns of whole sessions, the values of what comes next its own."""
+
+    def build(self, settings: Any) -> None:
+        """Take the settings and make the network, its older copy and the memory."""
+        super().build(settings)
+        s = cast(LongTermSettings, settings)
+        if s.replay:
+            self.memory = Replay(s.rollout_steps, s.replay_size, s.replay, self.generator)
+        self.target = deepcopy(self.regression) if s.target_every > 1 else self.regression
+
+    @property
+    def settings(self) -> LongTermSettings:
+        """The settings this agent was made with."""
+        return cast(LongTermSettings, self._settings)
+
+    @abstractmethod
+    def best(self, observation: Observation, network: TowerRegression) -> tuple[Tensor, Tensor]:
+        """Return the slate that comes next in training, by a network, [B, K], and its value [B]."""
+
+    @abstractmethod
+    def value_of(self, observation: Observation, slate: Tensor, network: TowerRegression) -> Tensor:
+        """Return the value of slates [B], as a network has it."""
+
+    def observe(self, interactions: Interactions) -> None:
+        """Remember one vector step. Raises InputError where what comes next or a reward is missing."""
+        if interactions.next_observation is None:
+            raise InputError(
+                f"{self.name} learns from what comes next, and these interactions have no next_observation"
+            )
+        if not bool(interactions.response.reward_known.all()):
+            raise InputError(
+                f"{self.name} needs every reward of a session, and some are missing (reward_known is false)"
+            )
+        super().observe(interactions)
+
+    def renew_target(self) -> None:
+        """Copy the network, where it is time; the scale of targets is that of the network, always."""
+        self.target.shift, self.target.scale = self.regression.shift, self.regression.scale
+        if self.target is not self.regression and self.updates % self.settings.target_every == 0:
+            self.target.network.load_state_dict(self.regression.network.state_dict())
+
+    def returns(self, rollout: Interactions) -> Tensor:
+        """Return λ-returns [T · B] of the rollout, bootstrapped with the value of the slate that comes next.
+
+        A return is followed only while that slate was shown. At another, one of exploration, the value of the slate
+        takes its place, so exploration does not lower the values that it explores.
+        """
+        steps, s = self.memory.steps, self.settings
+        shown = rollout.decision.slate.view(steps, -1, self.slate_size)
+        following, value = self.following(rollout)
+        followed = (following.view(shown.shape)[:-1] == shown[1:]).all(2)
+        trace = s.trace * torch.cat([followed, followed.new_ones(1, followed.shape[1])]).double()
+        parts = rollout.response.total_reward, value.double(), rollout.terminated, rollout.truncated
+        reward, value, terminated, truncated = (part.view(steps, -1) for part in parts)
+        return lambda_returns(reward, value, terminated, truncated, s.discount, trace).flatten()
+
+    def following(self, rollout: Interactions) -> tuple[Tensor, Tensor]:
+        """Return the slates whose values come next in training, [T · B, K], and these values [T · B]."""
+        assert rollout.next_observation is not None  # `observe` refused it
+        slate, value = self.best(rollout.next_observation, self.regression if self.settings.double else self.target)
+        if self.settings.double:
+            value = self.value_of(rollout.next_observation, slate, self.target)
+        return slate, value
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything learned, by name; what `replay` remembers is not learned, and begins anew."""
+        weights = {} if self.target is self.regression else self.target.network.state_dict()
+        return super().tensors() | {f"target.{key}": value for key, value in weights.items()}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave."""
+        super().load_tensors(tensors)
+        if self.target is not self.regression:
+            weights = {key.removeprefix("target."): v for key, v in tensors.items() if key.startswith("target.")}
+            self.target.network.load_state_dict(weights)
