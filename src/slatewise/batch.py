@@ -34,7 +34,7 @@ class Batch:
 
     def to(self, device: str | torch.device) -> Self:
         """Return the batch with its tensors on `device`."""
-        moved = {n: v if isinstance(v, np.ndarray) else v.to(device) for n, v in self._arrays().items()}
+        moved = {n: v if isinstance(v, np.ndarray) else _moved(v, device) for n, v in self._arrays().items()}
         return cast(Self, replace(cast(Any, self), **moved))
 
     def __len__(self) -> int:
@@ -68,6 +68,27 @@ def _selected(array: Any, index: Any) -> Any:
         rows = int(index.sum()) if index.dtype == torch.bool else len(index)
         return array[:1].expand(rows, *array.shape[1:])
     return array[index]
+
+
+class Constant:
+    """A tensor that is needed on whatever device asks for it, and is moved there once."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._copies = {tensor.device: tensor}
+        self._tensor = tensor
+
+    def on(self, device: torch.device) -> Tensor:
+        """Return it on a device."""
+        if device not in self._copies:
+            self._copies[device] = self._tensor.to(device)
+        return self._copies[device]
+
+
+def _moved(array: Any, device: str | torch.device) -> Any:
+    """Return an array or record on a device; rows that are one row in memory travel as one, and stay so."""
+    if isinstance(array, Tensor) and shared(array):
+        return array[:1].to(device).expand(array.shape)
+    return array.to(device)
 
 
 def shared(array: Tensor) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slatewise.batch import Constant
 from slatewise.errors import InputError, unknown_name
 from slatewise.interactions import Catalogue, Observation
 from slatewise.plain import NumPy, total
@@ -71,8 +72,9 @@ class Bilinear:
     name: ClassVar[str] = "bilinear"
 
     @cached_property
-    def _tensors(self) -> tuple[Tensor, Tensor]:
-        return torch.tensor(self.weights).view(len(self.weights), len(self.items)), torch.tensor(self.items)
+    def _tensors(self) -> tuple[Constant, Constant]:
+        weights = torch.tensor(self.weights).view(len(self.weights), len(self.items))
+        return Constant(weights), Constant(torch.tensor(self.items))
 
     def __call__(self, observation: Observation) -> Tensor:
         """Return the affinity of every candidate, [B, C].
@@ -103,7 +105,7 @@ class Bilinear:
 
     def _wanted(self, observation: Observation) -> Tensor:
         """Return what times an item's features is its affinity, but for the bias, [B, E + D]."""
-        weights, bias = (tensor.to(observation.items) for tensor in self._tensors)
+        weights, bias = (tensor.on(observation.items.device) for tensor in self._tensors)
         return torch.addmm(bias, observation.user[:, : len(self.weights)], weights)
 
 

@@ -33,7 +33,8 @@ class Constrained:
         self.constraints = constraints
         self.name = str(getattr(policy, "name", type(policy).__name__))
         self.slate_size = policy.slate_size
-        self.generator = policy_generator(seed, torch.device(device))
+        self.device = torch.device(device)
+        self.generator = policy_generator(seed, self.device)
 
     def act(self, observation: Observation, explore: bool = True) -> Decision:
         """Choose a slate for every row. Raises InputError for constraints that do not fit the observation."""

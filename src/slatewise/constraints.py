@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slatewise.batch import Batch
+from slatewise.batch import Batch, Constant
 from slatewise.checks import check_shape
 from slatewise.errors import InputError, unknown_name
 
@@ -124,6 +124,10 @@ class Constraints:
         names, codes = np.unique(given, return_inverse=True)
         return names.tolist(), torch.from_numpy(codes.reshape(-1))
 
+    @cached_property
+    def _codes(self) -> Constant:
+        return Constant(self._known[1])
+
     def _code(self, category: Any) -> int:
         return int(category) if self.categories is None else self._known[0].index(category)
 
@@ -142,7 +146,7 @@ class Constraints:
             if self.at_most is not None or self.at_least:
                 raise InputError("at_most and at_least need categories: give every item's, or the candidates' to on()")
             return torch.zeros_like(item_ids)
-        codes = self._known[1].to(item_ids.device)
+        codes = self._codes.on(item_ids.device)
         if int(item_ids.max()) >= len(codes):
             raise InputError(
                 f"candidate {int(item_ids.max())} has no category: categories has {len(codes)} items, give one for "

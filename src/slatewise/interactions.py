@@ -55,8 +55,14 @@ class Catalogue:
         return len(self.features)
 
     def to(self, device: str | torch.device) -> "Catalogue":
-        """Return the catalogue with its features on `device`."""
-        return replace(self, features=self.features.to(device))
+        """Return the catalogue with its features on `device`; moved once, for all observations that hold it."""
+        copies: dict[str, Catalogue] = self.__dict__.setdefault("_copies", {})
+        if str(device) not in copies:
+            features = self.features.to(device)
+            if features is self.features:
+                return self
+            copies[str(device)] = replace(self, features=features)
+        return copies[str(device)]
 
 
 @dataclass(frozen=True, eq=False)

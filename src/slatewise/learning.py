@@ -35,7 +35,7 @@ def learn(agent: Agent, log: Log, progress: bool = True) -> None:
     with Bar(f"{agent.name} learns", len(log), progress) as bar:
         done = 0
         for block in log.blocks():
-            agent.learn_from(block)
+            agent.learn_from(block.to(agent.device))
             done += len(block)
             bar.update(done)
     agent.update()

@@ -105,7 +105,8 @@ class SharedModel(LinearModel):
 
     def merge(self, other: LinearModel) -> None:
         """Add what another has seen."""
-        self.ridges.add_sums(torch.zeros(1, dtype=torch.int64), other.ridges.outer, other.ridges.moment)
+        only = torch.zeros(1, dtype=torch.int64, device=self.ridges.moment.device)
+        self.ridges.add_sums(only, other.ridges.outer, other.ridges.moment)
 
 
 class DisjointModel(LinearModel):

@@ -1,5 +1,6 @@
 """Policies that do not learn, and the exploration that they share with those that do."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -29,22 +30,36 @@ def policy_generator(seed: int, device: torch.device) -> torch.Generator:
     return torch.Generator(device).manual_seed((seed + 0x9E3779B97F4A7C15) % 2**63)
 
 
+def continue_generator(generator: torch.Generator, state: Tensor) -> None:
+    """Let a generator go on from a saved state, uint8 [n].
+
+    The state of a generator of another kind of device does not fit: then it goes on from a seed that is made of it.
+    """
+    state = state.cpu()
+    if state.shape == generator.get_state().shape:
+        generator.set_state(state)
+    else:
+        digest = hashlib.sha256(state.numpy().tobytes()).digest()
+        generator.manual_seed(int.from_bytes(digest[:8]) % 2**63)
+
+
 def candidate_probabilities(policy: Policy, observation: Observation, explore: bool) -> Tensor:
     """Return a policy's probability of every candidate as the only item shown, float64 [B, C]; 0 where masked.
 
-    Asks `probabilities(observation, explore)` where the policy has that method, else `propensity` once a candidate.
+    Asks `probabilities(observation, explore)` where the policy has that method, else `propensity` once a candidate;
+    on the policy's device, where it has one, and answers on the observation's.
     Raises InputError for an answer of another shape.
     """
     mask = observation.mask
     if not knows_all(policy):
         return torch.stack([_probability(policy, observation, c, explore) for c in range(mask.shape[1])], 1)
-    every = cast(Any, policy).probabilities(observation, explore)
+    every = cast(Any, policy).probabilities(_where_it_is(policy, observation), explore)
     if every.shape != mask.shape:
         raise InputError(
             f"{type(policy).__name__}.probabilities gives {list(every.shape)} for {mask.shape[0]} rows of "
             f"{mask.shape[1]} candidates: return the probability of every candidate as the only item shown, [B, C]"
         )
-    return torch.where(mask, every.double(), 0.0)
+    return torch.where(mask, every.to(mask.device, torch.float64), 0.0)
 
 
 def knows_all(policy: Policy) -> bool:
@@ -70,15 +85,25 @@ def _probability(policy: Policy, observation: Observation, candidate: int, explo
 
 
 def asked_propensity(policy: Policy, observation: Observation, slate: Tensor, explore: bool) -> Tensor:
-    """Return what a policy says of slates, float64 [B, K]. Raises InputError unless that is one number a slot."""
-    answer = cast(Any, policy.propensity(observation, slate, explore))  # a policy may be anybody's code
+    """Return what a policy says of slates, float64 [B, K], asked on its own device, where it has one.
+
+    Raises InputError unless that is one number a slot.
+    """
+    shown = _where_it_is(policy, observation)
+    answer = cast(Any, policy.propensity(shown, slate.to(shown.user.device), explore))  # may be anybody's code
     if not isinstance(answer, Tensor) or answer.shape != slate.shape:
         found = tuple(getattr(answer, "shape", ())) or "no shape"
         raise InputError(
             f"{type(policy).__name__}.propensity returned a {type(answer).__name__} of {found}: return a tensor of the "
             f"slate's shape, here {tuple(slate.shape)}, with a probability for every slot"
         )
-    return answer.double()
+    return answer.to(slate.device, torch.float64)
+
+
+def _where_it_is(policy: Policy, observation: Observation) -> Observation:
+    """Return an observation on the device of a policy that says which: a log is on the CPU, whoever is judged."""
+    device = getattr(policy, "device", None)
+    return observation if device is None or device == observation.user.device else observation.to(device)
 
 
 def explored(probabilities: Tensor, observation: Observation, epsilon: float) -> Tensor:
@@ -216,7 +241,8 @@ class Random:
 
     def __init__(self, slate_size: int, seed: int = 0, device: str | torch.device = "cpu") -> None:
         self.slate_size = slate_size
-        self.generator = policy_generator(seed, torch.device(device))
+        self.device = torch.device(device)
+        self.generator = policy_generator(seed, self.device)
 
     def act(self, observation: Observation, explore: bool = True) -> Decision:  # noqa: ARG002 - random either way
         """Choose a slate for every row."""

@@ -100,6 +100,11 @@ class Retrieved:
         """Items of a slate."""
         return self.policy.slate_size
 
+    @property
+    def device(self) -> torch.device | None:
+        """Where the policy is; None if it does not say."""
+        return getattr(self.policy, "device", None)
+
     def act(self, observation: Observation, explore: bool = True) -> Decision:
         """Choose a slate for every row; `explore=False` is the greedy policy."""
         few = self.narrow(observation)

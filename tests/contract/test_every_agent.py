@@ -49,8 +49,8 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "problem", "world"), CASES, ids=[f"{name}-{problem}" for name, problem, _ in CASES])
-def test_an_agent_keeps_its_promises(name: str, problem: str, world: tuple[str, dict[str, Any]]) -> None:
+def settings_of(name: str, world: tuple[str, dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings of the world in which an agent is asked, and of the agent."""
     world_name, settings = world
     if name in BINARY:
         settings = settings | {"reward": REWARDS[world_name]}
@@ -59,8 +59,14 @@ def test_an_agent_keeps_its_promises(name: str, problem: str, world: tuple[str, 
         own = {"encoder": "gru"}
     if name == "model-planner":  # with many features a fit to clicks takes long: it is asked in the other problems
         own = SMALL | ({"users": "given"} if "observe" in settings else {})
+    return settings, own
+
+
+@pytest.mark.parametrize(("name", "problem", "world"), CASES, ids=[f"{name}-{problem}" for name, problem, _ in CASES])
+def test_an_agent_keeps_its_promises(name: str, problem: str, world: tuple[str, dict[str, Any]]) -> None:
+    settings, own = settings_of(name, world)
     answers = check_agent(
-        partial(agent_class(name), **own), lambda users, seed: sw.make(world_name, users=users, seed=seed, **settings)
+        partial(agent_class(name), **own), lambda users, seed: sw.make(world[0], users=users, seed=seed, **settings)
     )
     assert set(answers.values()) == {"kept"}
 

@@ -107,11 +107,15 @@ class SumBandit(Bandit, ABC):
         """Add what another agent of the same kind and settings has learned: the sums of both, exactly.
 
         What both had learned together before they parted counts twice: merge agents that began with nothing.
-        Raises InputError for another kind of agent, other settings or spec, and where older rewards fade or go.
+        Raises InputError for another kind of agent, other settings, spec or device, and where older rewards fade or go.
         """
         settings = cast(SumSettings, self.settings)
         if type(other) is not type(self) or other.settings != settings or other.spec != self.spec:
             raise InputError(f"{self.name}: only agents of the same kind, settings and spec can be merged")
+        if other.device.type != self.device.type:
+            raise InputError(
+                f"{self.name}: agents on {self.device} and {other.device} cannot be merged, load both on one device"
+            )
         if settings.forgetting or settings.window or getattr(settings, "restart", 0):
             raise InputError(f"{self.name}: agents that forget cannot be merged, their sums are of different times")
         self.add_sums(other)
@@ -187,7 +191,7 @@ class CountingBandit(SumBandit, ABC):
 
         Raises InputError for an item that nothing was learned about.
         """
-        self.sums[self.items.remove(items)] = 0
+        self.sums[self.items.remove(items.to(self.device))] = 0
         self.version += 1
 
     def warm_start(self, item: int, like: Tensor, share: float = 0.1) -> None:
@@ -195,6 +199,7 @@ class CountingBandit(SumBandit, ABC):
 
         share: how much of it counts.  Raises InputError for items that nothing was learned about.
         """
+        like = like.to(self.device)
         self.check_like(like, self.items)
         start = share * self.sums[self.items.of(like)].mean(0, keepdim=True)
         self.add({"item": torch.tensor([item], device=self.device), "values": start})
@@ -275,7 +280,7 @@ class LinearBandit(SumBandit, ABC):
 
         Raises InputError for an item that nothing was learned about, and for a shared model.
         """
-        self._by_item("forget_items").forget(items)
+        self._by_item("forget_items").forget(items.to(self.device))
         self.version += 1
 
     def warm_start(self, item: int, like: Tensor, share: float = 0.1) -> None:
@@ -287,6 +292,7 @@ class LinearBandit(SumBandit, ABC):
         model = self._by_item("warm_start")
         if isinstance(model, HybridModel):
             raise InputError("warm_start: a hybrid model scores new items by what all items share already")
+        like = like.to(self.device)
         self.check_like(like, model.items)
         model.warm_start(item, like, share)
         self.version += 1

@@ -22,7 +22,7 @@ from slatewise.errors import InputError, unknown_name
 from slatewise.features import FeatureSchema
 from slatewise.interactions import Interactions, Spec
 from slatewise.networks import Encoder, TowerRegression
-from slatewise.policies import GreedyPolicy
+from slatewise.policies import GreedyPolicy, continue_generator
 from slatewise.registry import registered_name
 from slatewise.settings import Settings
 
@@ -182,7 +182,10 @@ class Agent(GreedyPolicy, ABC):
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Self:
-        """Load an agent of this class from a folder that `save` wrote. Raises InputError if that is not possible."""
+        """Load an agent of this class from a folder that `save` wrote. Raises InputError if that is not possible.
+
+        On the kind of device that it was saved on it goes on to the bit; on another its exploration draws anew.
+        """
         folder = Path(folder)
         saved = read_description(folder)
         mine = registered_name(cls, cls.name)
@@ -198,7 +201,7 @@ class Agent(GreedyPolicy, ABC):
             if "planned_steps" not in cls.Settings.model_fields:
                 settings.pop("planned_steps", None)  # agents without schedules had it too, and saved it
             agent = cls(Spec.from_json(saved["spec"]), choice, saved["seed"], device, **settings)
-            agent.generator.set_state(tensors.pop("generator").cpu())
+            continue_generator(agent.generator, tensors.pop("generator"))
             agent.load_tensors(tensors)
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]

@@ -12,6 +12,7 @@ reinforcement learning"). Slates as Ie et al. 2019, arXiv 1905.12767, section 5,
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -70,16 +71,17 @@ class ModelPlanner(Agent):
         basis = 1 + len(self.spec.user)
         self.taken = Regression(size, basis, self.device)
         self.nothing = Regression(basis, basis, self.device)
+        zeros = partial(torch.zeros, dtype=torch.float64, device=self.device)
         self._learned = {
-            "taken": torch.zeros(size, basis, dtype=torch.float64, device=self.device),
-            "nothing": torch.zeros(basis, basis, dtype=torch.float64, device=self.device),
-            "ends": torch.zeros(basis, dtype=torch.float64, device=self.device),
-            "values": torch.zeros(basis, dtype=torch.float64, device=self.device),
-            "lowest": torch.zeros(basis - 1, dtype=torch.float64, device=self.device),
-            "highest": torch.zeros(basis - 1, dtype=torch.float64, device=self.device),
-            "choice_weights": torch.zeros(len(self.spec.user), self.spec.item_features, dtype=torch.float64),
-            "choice_items": torch.zeros(self.spec.item_features, dtype=torch.float64),
-            "choice_no_click": torch.zeros((), dtype=torch.float64),
+            "taken": zeros(size, basis),
+            "nothing": zeros(basis, basis),
+            "ends": zeros(basis),
+            "values": zeros(basis),
+            "lowest": zeros(basis - 1),
+            "highest": zeros(basis - 1),
+            "choice_weights": zeros(len(self.spec.user), self.spec.item_features),
+            "choice_items": zeros(self.spec.item_features),
+            "choice_no_click": zeros(()),
         }
         self._users = self._read_choice()
         self._new: list[Interactions] = []

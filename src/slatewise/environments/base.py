@@ -236,6 +236,11 @@ class Environment(ABC):
         theirs = {key: tuple(value.shape) for key, value in snapshot.items()}
         if mine != theirs:
             different = sorted(set(mine.items()) ^ set(theirs.items()))[0][0]
+            if different == "generator":
+                raise InputError(
+                    f"this snapshot was taken on another kind of device than {self.device.type}, whose random numbers "
+                    "are others: make the world on that device"
+                )
             raise InputError(f"snapshot does not fit this world ({different} differs): use the same settings and users")
         own = {key: value.clone().to(self.device) for key, value in snapshot.items() if key != "generator"}
         self.state = {key: own[f"state.{key}"] for key in self.state}

@@ -168,6 +168,7 @@ def known_rows(log: InteractionLog, missing: Missing | None = None) -> Iterator[
     """Yield checked blocks without the rows whose reward is not known, which are counted."""
     start = 0
     for block in log.blocks():
+        block = block.to("cpu")  # where all is summed up; policies are asked on their own device
         check_rows(block, start)
         known = block.response.reward_known
         everything = bool(known.all())
