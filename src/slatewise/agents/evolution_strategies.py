@@ -109,9 +109,12 @@ class UserTower(nn.Module):
         found = observation.user.shape[1], shown, observation.items.shape[2], observation.history is not None
         made = len(self.normaliser.mean), self.catalogue_features, len(self.items.mean), self.history is not None
         if found != made:
+            has, wants = (
+                f"{user} user, {catalogue} catalogue and {items} item features and {'a' if history else 'no'} history"
+                for user, catalogue, items, history in (found, made)
+            )
             raise InputError(
-                f"the observation has {found} features of users, catalogue and items and a history, this agent was "
-                f"made for {made}: make it from the spec of what it observes"
+                f"the observation has {has}, this agent was made for {wants}: make it from the spec of what it observes"
             )
 
 
@@ -251,7 +254,7 @@ def fingerprint(observation: Observation) -> Tensor:
     parts += [observation.history.flatten(1)] if observation.history is not None else []
     bits = (torch.cat(parts, 1) + 0.0).contiguous().view(torch.int32).long()  # + 0.0: −0 is 0
     words = torch.cat([bits, observation.item_ids], 1)
-    return mix(words + mix(torch.arange(words.shape[1], device=words.device))).sum(1)
+    return (words * mix(torch.arange(words.shape[1], device=words.device))).sum(1)  # modulo 2⁶⁴
 
 
 def centred_ranks(returns: Tensor) -> Tensor:
