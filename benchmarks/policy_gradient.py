@@ -1,4 +1,4 @@
-"""Do policy gradients over slates learn, and do REINFORCE's corrections matter? In simulation, and from logs."""
+"""Do policy gradients and evolution strategies learn, and do REINFORCE's corrections matter? Worlds and logs."""
 
 import argparse
 import math
@@ -20,6 +20,10 @@ CLAIM = (
     "the best rule without learning, SlateQ (which is told the choice model) and the ceiling; hidden state stays "
     "hidden. Mean over seeds with its standard error; CPU seconds of training, the median."
 )
+EVOLUTION = (
+    "Greedy return of evolution strategies with their default settings, one perturbed policy a user of 256, after so "
+    "many user-steps, over 2,000 sessions of new users; as in `policy_gradient`, whose agents stand beside it."
+)
 LOGS = (
     "REINFORCE from 50,000 decisions that a random policy took in a world: greedy return over 2,000 sessions, mean "
     "over seeds with its standard error, with and without what the method consists of. It sees no decision of its own."
@@ -37,6 +41,8 @@ WORLDS: dict[str, tuple[str, dict[str, Any]]] = {
     "sweetness": ("long-term-satisfaction", {"variant": "sweetness"}),
 }
 STEPS = {"reinforce": 1_000_000, "ppo": 500_000, "slateq": 1_000_000}
+SPANS = {"1 million steps": 1_000_000, "4 million steps": 4_000_000}
+EVOLVED = ("interest evolution 10/2", "sweetness")
 VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "no weights": {"weight_cap": 0},
@@ -50,7 +56,7 @@ Outcome = tuple[float, float]  # mean return, CPU seconds
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=["paper", "logs", "worlds"], help="all, or some of them")
+    parser.add_argument("parts", nargs="*", default=list(PARTS), help="all, or some of them")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=1)
     arguments = parser.parse_args()
@@ -73,6 +79,15 @@ def in_a_world(job: Job) -> Outcome:
     env = make_world(world, USERS, seed)
     agent = make_agent(name, env.spec, env.choice, seed)
     training = sw.train(agent, env, STEPS[name], progress=False)
+    return report(job, agent, training.cpu_seconds)
+
+
+def by_evolution(job: Job) -> Outcome:
+    """Let evolution strategies learn in a world, for so many steps."""
+    world, span, seed = job
+    env = make_world(world, USERS, seed)
+    agent = make_agent("evolution-strategies", env.spec, None, seed)
+    training = sw.train(agent, env, SPANS[span], progress=False)
     return report(job, agent, training.cpu_seconds)
 
 
@@ -141,7 +156,7 @@ def rows_of(part: str, outcomes: dict[Job, Outcome]) -> list[dict[str, Any]]:
             rows.append({"log": two, "best_item": statistics.mean(first), "second": statistics.mean(second)})
             continue
         error = statistics.stdev(first) / math.sqrt(len(first)) if len(first) > 1 else math.nan
-        row = {"world": one, "agent" if part == "worlds" else "reinforce": two, "mean": statistics.mean(first)}
+        row = {"world": one, COLUMNS[part]: two, "mean": statistics.mean(first)}
         row |= {"standard_error": error, "seeds": [round(mean, 1) for mean in first]}
         rows.append(row | {"cpu_seconds": statistics.median(second)} | references(one, two, first))
     print("\n".join(table(rows)), flush=True)
@@ -172,9 +187,11 @@ SIMULATIONS: dict[str, tuple[torch.Tensor, torch.Tensor, dict[str, Any]]] = {
     "second, K = 1": (torch.ones(10).double(), GOOD, {"top_k": 1}),
     "second, K = 2": (torch.ones(10).double(), GOOD, {"top_k": 2}),
 }
+COLUMNS = {"worlds": "agent", "logs": "reinforce", "evolution": "evolution_strategies"}  # of the second part of a job
 PARTS: dict[str, Any] = {
     "paper": ("policy_gradient_paper", PAPER, of_one_state, ("one state",), SIMULATIONS),
     "logs": ("policy_gradient_logs", LOGS, from_a_log, ("interest evolution 10/2", "sweetness"), VARIANTS),
+    "evolution": ("policy_gradient_evolution", EVOLUTION, by_evolution, EVOLVED, SPANS),
     "worlds": ("policy_gradient", CLAIM, in_a_world, WORLDS, STEPS),
 }
 

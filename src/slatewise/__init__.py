@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from slatewise.agents import load as load
     from slatewise.agents import make_agent as make_agent
     from slatewise.agents.base import Agent as Agent
+    from slatewise.agents.evolution_strategies import EvolutionStrategies as EvolutionStrategies
     from slatewise.agents.linucb import LinUCB as LinUCB
     from slatewise.agents.ppo import PPO as PPO
     from slatewise.agents.q_learning import QLearning as QLearning
@@ -60,6 +61,7 @@ _HOMES = {
     "Decision": "interactions",
     "Environment": "environments.base",
     "Evaluation": "evaluation",
+    "EvolutionStrategies": "agents.evolution_strategies",
     "FeatureSchema": "features",
     "InputError": "errors",
     "Interactions": "interactions",
@@ -97,6 +99,7 @@ __all__ = [
     "Decision",
     "Environment",
     "Evaluation",
+    "EvolutionStrategies",
     "FeatureSchema",
     "InputError",
     "Interactions",

@@ -33,6 +33,7 @@ AGENTS = {
     "slateq": "slateq:SlateQ",
     "ppo": "ppo:PPO",
     "reinforce": "reinforce:Reinforce",
+    "evolution-strategies": "evolution_strategies:EvolutionStrategies",
     "q-learning": "q_learning:QLearning",
     "type-thompson": "type_thompson:TypeThompson",
     "model-planner": "model_planner:ModelPlanner",

@@ -51,6 +51,10 @@ class ScheduledSettings(AgentSettings):
         1_000_000, ge=1, description="user-steps over which schedules run; the training loop fills it in"
     )
 
+    def rate_at(self, steps: float) -> float:
+        """Return the share of the learning rate that is left after so many user-steps."""
+        return min(1.0, max(0.0, 1 - steps / self.planned_steps))
+
 
 class NetworkSettings(ScheduledSettings):
     """Settings of agents that fit two-tower networks to rollouts of parallel users."""
@@ -64,10 +68,6 @@ class NetworkSettings(ScheduledSettings):
     encoder: Encoder = Field(
         "flat", description="how the history is read: flat, all its features, or gru, a recurrent network over it"
     )
-
-    def rate_at(self, steps: float) -> float:
-        """Return the share of the learning rate that is left after so many user-steps."""
-        return min(1.0, max(0.0, 1 - steps / self.planned_steps))
 
 
 class FallingEpsilonSettings(NetworkSettings):

@@ -9,6 +9,23 @@ from slatewise.errors import InputError
 from slatewise.interactions import Interactions
 
 
+def check_order(episode: Tensor, step: Tensor, done: Tensor, interactions: Interactions) -> None:
+    """Raise InputError unless every row goes on with the session of the same row before, or begins another.
+
+    episode, step: int64 [B], done: bool [B], of the vector step before.
+    """
+    if len(episode) != len(interactions):
+        raise InputError(f"{len(interactions)} users after {len(episode)}: give every step of the same users")
+    goes_on = (interactions.episode == episode) & (interactions.step == step + 1)
+    begins = done & (interactions.episode != episode) & (interactions.step == 0)
+    if not bool((goes_on | begins).all()):
+        row = int((~(goes_on | begins)).nonzero()[0])
+        raise InputError(
+            f"row {row} is step {int(interactions.step[row])} of session {int(interactions.episode[row])}, "
+            f"after step {int(step[row])} of {int(episode[row])}: give users' steps in order"
+        )
+
+
 class Rollout:
     """The last steps of parallel users, handed over whole once there are enough of them."""
 
@@ -23,16 +40,7 @@ class Rollout:
         """
         if self._steps:
             before = self._steps[-1]
-            if len(before) != len(interactions):
-                raise InputError(f"{len(interactions)} users after {len(before)}: give every step of the same users")
-            goes_on = (interactions.episode == before.episode) & (interactions.step == before.step + 1)
-            begins = before.done & (interactions.episode != before.episode) & (interactions.step == 0)
-            if not bool((goes_on | begins).all()):
-                row = int((~(goes_on | begins)).nonzero()[0])
-                raise InputError(
-                    f"row {row} is step {int(interactions.step[row])} of session {int(interactions.episode[row])}, "
-                    f"after step {int(before.step[row])} of {int(before.episode[row])}: give users' steps in order"
-                )
+            check_order(before.episode, before.step, before.done, interactions)
         self._steps.append(interactions)
 
     def full(self) -> bool:
