@@ -71,8 +71,15 @@ class Bilinear:
     name: ClassVar[str] = "bilinear"
 
     @cached_property
-    def _tensors(self) -> tuple[Tensor, Tensor]:
-        return torch.tensor(self.weights).view(len(self.weights), len(self.items)), torch.tensor(self.items)
+    def _held(self) -> dict[Any, tuple[Tensor, Tensor]]:
+        return {}  # weights and items as tensors, by where they were asked for
+
+    def _tensors(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        where = like.device, like.dtype
+        if where not in self._held:
+            weights = torch.tensor(self.weights).view(len(self.weights), len(self.items))
+            self._held[where] = weights.to(like), torch.tensor(self.items).to(like)
+        return self._held[where]
 
     def __call__(self, observation: Observation) -> Tensor:
         """Return the affinity of every candidate, [B, C].
@@ -103,7 +110,7 @@ class Bilinear:
 
     def _wanted(self, observation: Observation) -> Tensor:
         """Return what times an item's features is its affinity, but for the bias, [B, E + D]."""
-        weights, bias = (tensor.to(observation.items) for tensor in self._tensors)
+        weights, bias = self._tensors(observation.items)
         return torch.addmm(bias, observation.user[:, : len(self.weights)], weights)
 
 

@@ -111,7 +111,7 @@ class Agent(GreedyPolicy, ABC):
         values = self.Settings.of(self.name, settings)
         super().__init__(spec.slate_size, seed, values.explore_floor, device)
         self.spec = spec
-        self.choice = choice
+        self.choice: Choice | None = choice
         self.seed = seed
         self.steps = 0
         self.updates = 0

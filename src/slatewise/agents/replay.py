@@ -39,6 +39,10 @@ class Rollout:
         """Whether all steps are there."""
         return len(self._steps) >= self.steps
 
+    def newest(self) -> Interactions:
+        """Return the steps that are there, as `take` does without what is remembered beside them, and keep them."""
+        return Interactions.cat(self._steps)
+
     def take(self) -> Interactions:
         """Return all T steps, [T · B] rows with the steps one after the other, and begin anew."""
         steps, self._steps = self._steps, []
