@@ -4,9 +4,9 @@
 step of natural gradient a rollout (Amari 1998, "Natural gradient works efficiently in learning"). The gradient of a
 row is the outer product of (user features, 1) and of what its slate says about item features, so the information is
 taken to be the Kronecker product of their second moments (Martens & Grosse 2015, arXiv 1503.05671, section 3):
-two small matrices, whatever the units of the features. What is used is the mean of the iterates, later ones more
-(Polyak & Juditsky 1992; Shamir & Zhang 2013, arXiv 1212.1824), which in the long run is as exact as a fit to all clicks
-at once.
+two small matrices, whatever the units of the features. What is used is the mean of the iterates, which in the long run
+is as exact as a fit to all clicks at once (Polyak & Juditsky 1992). Later ones count more (Shamir & Zhang 2013, arXiv
+1212.1824), because slates change while the agent learns; that costs as much as half of the clicks would.
 """
 
 import math
