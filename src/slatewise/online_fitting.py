@@ -26,6 +26,7 @@ RATE, FALL = 0.5, 0.7  # steps are RATE / rollouts^FALL; ½, because w and the c
 LATER = 3.0  # the weight of an iterate in the mean grows like rollouts^LATER
 TRUSTED = 16  # rollouts that a model to start from counts for
 HALVINGS = 10  # of a step that would make its own rollout less likely
+LEARNED = "weights", "constant", "mean_weights", "mean_constant", "users", "items", "information"
 
 
 class OnlineFit:
@@ -129,9 +130,6 @@ class OnlineFit:
             setattr(self, key, tensors[key])
         self.rollouts, self.rows = int(tensors["rollouts"]), int(tensors["rows"])
         self.choice = self._choice()
-
-
-LEARNED = "weights", "constant", "mean_weights", "mean_constant", "users", "items", "information"
 
 
 @dataclass(frozen=True, eq=False)
