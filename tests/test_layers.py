@@ -22,7 +22,7 @@ ROOMS = [
         "cascades", "indexes",
     ],
     ["slates", "drawing", "fitting", "sums", "linear_models"],
-    ["policies", "distributions", "retrieval"],
+    ["policies", "distributions", "retrieval", "online_fitting"],
     ["environments", "agents", "logs", "off_policy", "constrained"],
     ["evaluation", "runs", "naming", "sessions", "ceilings", "feed_optimum"],
     ["training", "learning", "judging", "testing", "plots", "gym", "maze_pictures"],

@@ -4,24 +4,34 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import slatewise as sw
-from slatewise import runs
-from slatewise.agents import make_agent
+from slatewise import runs, training
 from slatewise.agents.base import Agent
+from slatewise.naming import agent_for
 
 STEPS = 20_000
-SMALL = {"slateq": {"hidden": 16, "embedding": 8}, "supervised": {"hidden": 16, "embedding": 8}, "linucb": {}}
+TINY: dict[str, Any] = {"hidden": 16, "embedding": 8}
+SMALL: dict[str, dict[str, Any]] = {
+    "slateq": TINY,
+    "supervised": TINY,
+    "linucb": {},
+    "slateq, replay": {**TINY, "replay": 3, "replay_size": 6000, "target_every": 2},
+    "slateq, choice learned": {**TINY, "fit_choice": "logit", "replay": 1},
+}
 
 
 def start(name: str, seed: int = 0) -> tuple[Agent, sw.Environment]:
     env = sw.make("interest-evolution", users=64, seed=seed)
-    return make_agent(name, env.spec, env.choice, seed, **SMALL[name]), env
+    return agent_for(name.split(",")[0], env, seed, **SMALL[name]), env
 
 
 def interrupt_at(steps: int) -> Callable[[dict[str, Any]], None]:
@@ -32,7 +42,7 @@ def interrupt_at(steps: int) -> Callable[[dict[str, Any]], None]:
     return press
 
 
-@pytest.mark.parametrize("name", ["slateq", "supervised", "linucb"])
+@pytest.mark.parametrize("name", SMALL)
 def test_an_interrupted_run_resumes_to_the_bit(name: str, tmp_path: Path) -> None:
     steps = STEPS if name != "linucb" else 2000
     whole, env = start(name)
@@ -52,9 +62,80 @@ def test_an_interrupted_run_resumes_to_the_bit(name: str, tmp_path: Path) -> Non
     assert second.cpu_seconds > first.cpu_seconds
     for key, value in whole.tensors().items():
         assert torch.equal(value, agent.tensors()[key]), key
+    for key, value in whole.memory_tensors().items():
+        assert torch.equal(value, agent.memory_tensors()[key]), key
     lines = [line["steps"] for line in runs.metrics(tmp_path / "run")]
     assert lines == sorted(set(lines))
     assert lines[-1] == second.steps
+
+
+def half_of_a_run(folder: Path) -> Path:
+    """Interrupt a run with replay in the middle; return its newest checkpoint."""
+    agent, env = start("slateq, replay")
+    sw.train(agent, env, STEPS, folder, progress=False, on_metrics=interrupt_at(STEPS // 2))
+    return folder / "checkpoints" / f"{agent.steps:012d}"
+
+
+def test_the_newest_checkpoint_alone_has_the_memory(tmp_path: Path) -> None:
+    newest = half_of_a_run(tmp_path / "run")
+    assert [path.parent for path in (tmp_path / "run").rglob("memory.safetensors")] == [newest]
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) > 1
+
+
+def test_serving_needs_no_memory(tmp_path: Path) -> None:
+    newest = half_of_a_run(tmp_path / "run")
+    (newest / "memory.safetensors").unlink()
+    env = sw.make("interest-evolution", users=8, seed=1)
+    assert sw.load(tmp_path / "run").act(env.observation, explore=False).slate.shape == (8, 2)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "another", "short"])
+def test_a_run_does_not_go_on_without_its_memory(damage: str, tmp_path: Path) -> None:
+    path = half_of_a_run(tmp_path / "run") / "memory.safetensors"
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:5000])
+    elif damage == "another":
+        save_file({"rows.step": torch.zeros(3)}, path)
+    elif damage == "short":
+        tensors = load_file(path)
+        save_file({**tensors, "rows.step": tensors["rows.step"][1:].clone()}, path)
+    else:
+        path.unlink()
+    with pytest.raises(sw.InputError, match=r"memory\.safetensors (is missing|cannot be read).*begin another run"):
+        sw.train(*start("slateq, replay"), STEPS, tmp_path / "run", resume=True, progress=False)
+
+
+def test_a_run_of_an_earlier_version_begins_its_memory_anew_and_says_so(tmp_path: Path) -> None:
+    newest = half_of_a_run(tmp_path / "run")
+    (newest / "memory.safetensors").unlink()
+    progress = json.loads((newest / "progress.json").read_text())
+    (newest / "progress.json").write_text(json.dumps({k: v for k, v in progress.items() if k != "memory"}))
+    with pytest.warns(UserWarning, match="without the memory that slateq learns from: it begins anew"):
+        again = sw.train(*start("slateq, replay"), STEPS, tmp_path / "run", resume=True, progress=False)
+    assert not again.interrupted
+
+
+def test_checkpoints_that_take_long_are_rare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock on which a look takes 1 second and a checkpoint 3 more, at least 60 seconds pass before the next."""
+    now, written = [0.0], list[float]()
+
+    def tick() -> float:
+        now[0] += 1
+        return now[0]
+
+    def slow(run: runs.Run, *_: object) -> Path:
+        written.append(now[0])
+        now[0] += 2
+        return run.folder
+
+    clock = SimpleNamespace(perf_counter=tick, process_time=tick)
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(training, "time", clock)
+    monkeypatch.setattr(runs.Run, "checkpoint", slow)
+    sw.train(*start("linucb"), 64 * 100, tmp_path / "run", progress=False)
+    waits = [after - before for before, after in pairwise(written[:-1])]  # the last is the end of the run's
+    assert len(waits) >= 2
+    assert all(60 < wait < 80 for wait in waits), waits
 
 
 def test_a_run_says_what_it_was_and_keeps_its_metrics(tmp_path: Path) -> None:

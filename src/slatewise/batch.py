@@ -32,6 +32,16 @@ class Batch:
             else:
                 array[start : start + len(rows)] = getattr(rows, name)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors by name, those of a record within it after a dot; what is held by reference is not one."""
+        found: dict[str, Tensor] = {}
+        for name, array in self._arrays().items():
+            if isinstance(array, Batch):
+                found |= {f"{name}.{inner}": value for inner, value in array.tensors().items()}
+            elif isinstance(array, Tensor):
+                found[name] = array
+        return found
+
     def to(self, device: str | torch.device) -> Self:
         """Return the batch with its tensors on `device`."""
         moved = {n: v if isinstance(v, np.ndarray) else _moved(v, device) for n, v in self._arrays().items()}

@@ -24,7 +24,7 @@ def log_likelihood(choice: Choice, scores: Tensor, clicked: Tensor, mask: Tensor
     Raises InputError for clicks on holes, and for more than one click under a single-choice model.
     """
     _check_clicks(choice.name, clicked, mask)
-    return _log_likelihood(choice, scores.double(), clicked, mask, least=0.0)
+    return click_log_likelihood(choice, scores.double(), clicked, mask, least=0.0)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def fit(
         likelihood = float(problem.log_likelihood(theta).mean())
     errors = _standard_errors(problem, theta) if standard_errors else {}
     return Fit(
-        _as_data(name, affinity, parts), likelihood, float(gradient.abs().max()), len(interactions), parts, errors
+        as_data(name, affinity, parts), likelihood, float(gradient.abs().max()), len(interactions), parts, errors
     )
 
 
@@ -102,7 +102,7 @@ class _Problem:
 
     def parameters(self, theta: Tensor) -> dict[str, Tensor]:
         """Return the parameters, on their own scales."""
-        key, transform = _CONSTANTS[self.name]
+        key, transform = CONSTANTS[self.name]
         return {name: transform(part) if name == key else part for name, part in self.parts(theta).items()}
 
     def log_likelihood(self, theta: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class _Problem:
         if scores is None:
             wanted = self.user @ values["weights"] + values["items"]
             scores = torch.einsum("bf,bkf->bk", wanted, self.features) + values.get("bias", 0.0)
-        return _log_likelihood(_model(self.name, HELD, values), scores, self.clicked, self.mask, LEAST)
+        return click_log_likelihood(model_of(self.name, HELD, values), scores, self.clicked, self.mask, LEAST)
 
     def loss(self, theta: Tensor) -> Tensor:
         """Return what is minimised: the mean over rows of −log-likelihood, and the penalty's share."""
@@ -123,7 +123,7 @@ class _Problem:
 
 
 # The constants of a model that are fitted, and how they come from the whole line to where they live.
-_CONSTANTS: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
+CONSTANTS: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
     "logit": ("no_click", torch.clone),
     "proportional": ("no_click", torch.exp),
     "exponential-cascade": ("scaling", torch.exp),
@@ -135,8 +135,8 @@ _CONSTANTS: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
 def _problem(name: str, interactions: Interactions, affinity: Affinity | None, penalty: float) -> _Problem:
     if name not in NAMES:
         raise unknown_name("choice model", name, NAMES)
-    if name not in _CONSTANTS:
-        raise InputError(f"{name} has nothing to fit: fit {', '.join(_CONSTANTS)}")
+    if name not in CONSTANTS:
+        raise InputError(f"{name} has nothing to fit: fit {', '.join(CONSTANTS)}")
     if affinity is None and name in ("proportional", "proportional-cascade"):
         other = "logit" if name == "proportional" else "exponential-cascade"
         raise InputError(f"{name} needs scores above −shift, which a fitted affinity does not keep: fit {other}")
@@ -154,7 +154,7 @@ def _problem(name: str, interactions: Interactions, affinity: Affinity | None, p
     # Of a fitted position-based model the first position is looked at for certain.
     slots = slate.shape[1] - (affinity is None)
     constants = features.new_zeros(slots if name == "position-based" else ())
-    start[_CONSTANTS[name][0]] = constants - 3 if "cascade" in name else constants
+    start[CONSTANTS[name][0]] = constants - 3 if "cascade" in name else constants
     if name == "position-based" and affinity is None:
         start["bias"] = features.new_zeros(())
     clicked, mask = interactions.response.clicked, slate >= 0
@@ -162,25 +162,25 @@ def _problem(name: str, interactions: Interactions, affinity: Affinity | None, p
     return _Problem(name, observation.user.double(), features, scores, clicked, mask, penalty, start)
 
 
-def _model(name: str, affinity: Affinity, values: dict[str, Tensor]) -> Choice:
+def model_of(name: str, affinity: Affinity, values: dict[str, Tensor]) -> Choice:
     """Return the choice model of some parameters, whose constants stay tensors.
 
     So a fit differentiates the formulas of `choice` themselves.
     """
-    key = _CONSTANTS[name][0]
+    key = CONSTANTS[name][0]
     constant = values[key]
     if "bias" in values:
         constant = torch.cat([constant.new_ones(1), constant])
     return cast(Any, NAMES[name])(affinity, **{key: constant})
 
 
-def _as_data(name: str, affinity: Affinity | None, values: dict[str, Tensor]) -> Choice:
+def as_data(name: str, affinity: Affinity | None, values: dict[str, Tensor]) -> Choice:
     """Return the choice model of some parameters as data: numbers, not tensors."""
     if affinity is None:
         weights = tuple(tuple(row) for row in cast(list[list[float]], values["weights"].tolist()))
         affinity = Bilinear(weights, tuple(values["items"].tolist()), float(values.get("bias", 0.0)))
-    model = _model(name, affinity, values)
-    key = _CONSTANTS[name][0]
+    model = model_of(name, affinity, values)
+    key = CONSTANTS[name][0]
     constant = cast(Tensor, getattr(model, key))
     return replace(cast(Any, model), **{key: tuple(constant.tolist()) if constant.ndim else float(constant)})
 
@@ -198,7 +198,8 @@ def _check_clicks(name: str, clicked: Tensor, mask: Tensor) -> None:
         )
 
 
-def _log_likelihood(choice: Choice, scores: Tensor, clicked: Tensor, mask: Tensor, least: float) -> Tensor:
+def click_log_likelihood(choice: Choice, scores: Tensor, clicked: Tensor, mask: Tensor, least: float = LEAST) -> Tensor:
+    """Return `log_likelihood`, differentiable and unchecked: probabilities are `least` at least."""
     if isinstance(choice, PositionBased):
         click = choice.click_probabilities(scores, mask)
         return torch.where(clicked, click, 1 - click).clamp(min=least).log().sum(1)

@@ -6,7 +6,7 @@ F features of a remembered interaction, S signals.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -246,6 +246,32 @@ class Interactions(Batch):
     def done(self) -> Tensor:
         """Whether the session ended here, either way, bool [B]."""
         return self.terminated | self.truncated
+
+    @staticmethod
+    def of_tensors(tensors: Mapping[str, Tensor]) -> "Interactions":
+        """Make interactions of what `tensors` gave; their observations have no catalogue. Raises TypeError if short."""
+
+        def part(record: str) -> dict[str, Any]:
+            return {key.removeprefix(record): value for key, value in tensors.items() if key.startswith(record)}
+
+        following = part("next_observation.")
+        columns: dict[str, Any] = {key: value for key, value in tensors.items() if "." not in key}
+        return Interactions(
+            Observation(**part("observation.")),
+            Decision(**part("decision.")),
+            Response(**part("response.")),
+            Observation(**following) if following else None,
+            **columns,
+        )
+
+    def on(self, catalogue: Catalogue | None) -> "Interactions":
+        """Return the same interactions with another catalogue in their observations."""
+        following = self.next_observation
+        return replace(
+            self,
+            observation=replace(self.observation, catalogue=catalogue),
+            next_observation=replace(following, catalogue=catalogue) if following is not None else None,
+        )
 
     def validate(self) -> None:
         """Raise InputError, naming row, value and remedy, for anything that is not a valid record."""

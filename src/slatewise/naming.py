@@ -40,10 +40,16 @@ def find_policy(
         return agent
     if is_agent(name):
         floor = {"explore_floor": explore_floor} if explore_floor else {}
-        return make_agent(name, env.spec, env.choice, seed, env.device, **floor, **(settings or {}))
+        return agent_for(name, env, seed, **floor, **(settings or {}))
     if name != "random" and name not in env.rules:
         raise unknown_name("policy", name, ["random", *env.rules, *AGENTS]) from None
     return env.rule(name, seed, explore_floor)
+
+
+def agent_for(name: str, env: Environment, seed: int = 0, **settings: Any) -> Agent:
+    """Make an untrained agent for a world, with its choice model unless the agent is told to learn one itself."""
+    choice = env.choice if settings.get("fit_choice", "none") == "none" else None
+    return make_agent(name, env.spec, choice, seed, env.device, **settings)
 
 
 def is_trained(name: str) -> bool:

@@ -86,7 +86,8 @@ class Retrieved:
         attraction: Product | None = None,
     ) -> None:
         self.policy = policy
-        self.value, self.attraction = products_of(policy) if value is None else (value, attraction)
+        self._given = None if value is None else (value, attraction)
+        self._products()  # refuses a policy that has none
         self.candidates = candidates
         self.make_index = index
         self._built: _Built | None = None
@@ -125,7 +126,7 @@ class Retrieved:
 
         Raises InputError for candidates that have features of the moment: give those to retrieved ones.
         """
-        shown, most = shown_rows(observation), self.candidates * (1 if self.attraction is None else 4)
+        shown, most = shown_rows(observation), self.candidates * (1 if self._products()[1] is None else 4)
         if observation.catalogue is None or shown is None or most >= shown.shape[1]:
             return observation
         if observation.items.shape[2]:
@@ -160,17 +161,18 @@ class Retrieved:
             next_observation=self.narrow(after) if after is not None else None,
         )
 
-    @property
-    def _products(self) -> list[Product]:
-        return [self.value] if self.attraction is None else [self.value, self.attraction]
+    def _products(self) -> tuple[Product, Product | None]:
+        """Return what ranks items: asked anew every time, because an agent may learn its choice model."""
+        return self._given or products_of(self.policy)
 
     @torch.no_grad()
     def searched(self, observation: Observation) -> tuple[Index, list[Tensor]]:
         """Return the index, and a query [B, Z] for every reason to retrieve an item: what `recall` asks for."""
-        built, value = self._index(observation), self.value.queries(observation)
-        if self.attraction is None:
+        worth, attracts = self._products()
+        built, value = self._index(observation), worth.queries(observation)
+        if attracts is None:
             return built.index, [value]
-        attraction = self.attraction.queries(observation)
+        attraction = attracts.queries(observation)
         value, attraction = pad(value, (0, attraction.shape[1])), pad(attraction, (value.shape[1], 0))
         variances = [((q @ built.covariance) * q).sum(1, keepdim=True) for q in (value, attraction)]
         both = [q / v.clamp(min=1e-12).sqrt() for q, v in zip((value, attraction), variances, strict=True)]
@@ -182,7 +184,7 @@ class Retrieved:
         assert catalogue is not None  # all of it is shown
         source = catalogue.version, getattr(self.policy, "updates", None)
         if self._built is None or self._built.source != source:
-            vectors = torch.cat([product.vectors(catalogue) for product in self._products], 1)
+            vectors = torch.cat([product.vectors(catalogue) for product in self._products() if product is not None], 1)
             width = vectors.shape[1]
             self._built = _Built(source, self.make_index(vectors), vectors.T.cov(correction=0).view(width, width))
         return self._built

@@ -2,7 +2,7 @@
 
 run.json           world, agent, settings, seed, versions
 metrics.jsonl      one line of metrics at a time
-checkpoints/STEP/  the agent, the world's snapshot, and how far the run was
+checkpoints/STEP/  the agent, the world's snapshot, and how far the run was; the newest has the agent's memory too
 latest             the name of the newest whole checkpoint
 """
 
@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import shutil
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +32,7 @@ FORMAT = 1
 RUN = "run.json"
 METRICS = "metrics.jsonl"
 PROGRESS = "progress.json"
+MEMORY = "memory.safetensors"
 KEPT = 3  # newest checkpoints that are not deleted
 
 
@@ -91,13 +93,42 @@ class Run:
         shutil.rmtree(unfinished, ignore_errors=True)
         agent.save(unfinished)
         save_file(env.snapshot(), unfinished / "environment.safetensors")
-        (unfinished / PROGRESS).write_text(json.dumps({"format": FORMAT, **progress}) + "\n")
+        memory = agent.memory_tensors()
+        if memory:
+            save_file({key: value.contiguous() for key, value in memory.items()}, unfinished / MEMORY)
+        remembers = {"memory": bool(memory)}
+        (unfinished / PROGRESS).write_text(json.dumps({"format": FORMAT, **progress, **remembers}) + "\n")
         shutil.rmtree(final, ignore_errors=True)
         unfinished.rename(final)
         _write(self.folder / LATEST, name + "\n")
         for old in sorted((self.folder / CHECKPOINTS).glob("[0-9]*"))[:-KEPT]:
             shutil.rmtree(old)
+        for old in (self.folder / CHECKPOINTS).glob(f"[0-9]*/{MEMORY}"):
+            if old.parent != final:
+                old.unlink()  # it is large, and nothing goes on from there any more
         return final
+
+    def load_memory(self, folder: Path, agent: Agent, saved: bool) -> None:
+        """Give an agent the memory that a checkpoint holds; saved: whether its progress says that it holds one.
+
+        Warns where a checkpoint of an earlier version has none. Raises InputError for one that cannot be read.
+        """
+        path, wanted = folder / MEMORY, bool(agent.memory_tensors())
+        if wanted and not saved:
+            warnings.warn(
+                f"{folder} was written without the memory that {agent.name} learns from: it begins anew, so this run "
+                "does not go on as it would have",
+                stacklevel=2,
+            )
+        if not wanted or not saved:
+            return
+        if not path.is_file():
+            raise InputError(f"{path} is missing, and the run goes on with it: copy it again, or begin another run")
+        try:
+            agent.load_memory_tensors(load_file(path, device=str(agent.device)))
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{path} cannot be read ({reason}): copy it again, or begin another run") from None
 
     def latest(self) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
         """Return the newest checkpoint's folder, its progress, and the world's snapshot."""

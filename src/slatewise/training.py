@@ -25,6 +25,7 @@ Metrics = dict[str, Any]
 LINES = 200  # metrics lines of a run
 RECENT = 1000  # sessions that the progress averages over
 CHECKPOINT_SECONDS = 10.0
+SPARED = 20  # times what the last checkpoint took, before the next: a large memory takes under 5 % of a run to write
 PATIENCE = 1000  # vector steps without learning after which a run may stop all the same
 
 
@@ -104,6 +105,7 @@ class _Loop:
         self.recent: deque[float] = deque(maxlen=RECENT)
         self.cut = torch.zeros(env.users, dtype=torch.bool, device=env.device)  # sessions begun before a resume
         self.line: Metrics = {}
+        self.spent = 0.0  # seconds that the last checkpoint took
         self.before = (0.0, 0.0)  # seconds and CPU seconds of earlier, interrupted parts of the run
         self.started = (time.perf_counter(), time.process_time())
 
@@ -129,6 +131,7 @@ class _Loop:
         self.agent.load_tensors(loaded.tensors())
         self.agent.generator.set_state(loaded.generator.get_state())
         self.agent.steps, self.agent.updates = loaded.steps, loaded.updates
+        self.run.load_memory(folder, self.agent, bool(progress.get("memory")))
         self.env.restore(snapshot)
         self.before = (progress["seconds"], progress["cpu_seconds"])
         self.run.forget_after(self.agent.steps)
@@ -144,7 +147,7 @@ class _Loop:
                 self._report(metrics)
                 bar.update(self.agent.steps, _note(self.line))
                 next_line = self.agent.steps + self.steps / LINES
-            if self.run is not None and time.perf_counter() - saved > CHECKPOINT_SECONDS:
+            if self.run is not None and time.perf_counter() - saved > max(CHECKPOINT_SECONDS, SPARED * self.spent):
                 self.checkpoint()
                 saved = time.perf_counter()
         if self.run is not None:
@@ -155,7 +158,7 @@ class _Loop:
         return Training(folder, self.agent.steps, self.agent.updates, seconds, cpu_seconds, stopped, self.line)
 
     def _round(self, interrupted: threading.Event) -> Metrics:
-        """Step until the agent has learned once, so that its memory is empty and a checkpoint is whole.
+        """Step until the agent has learned once, so that its rollout is empty and a checkpoint is whole.
 
         An agent that does not learn for long is not waited for once it is time to stop.
         """
@@ -198,7 +201,9 @@ class _Loop:
         """Write where the run stands."""
         assert self.run is not None  # the callers know
         seconds, cpu_seconds = self._times()
+        started = time.perf_counter()
         self.run.checkpoint(self.env, self.agent, {"seconds": seconds, "cpu_seconds": cpu_seconds})
+        self.spent = time.perf_counter() - started
 
     def _times(self) -> tuple[float, float]:
         now = (time.perf_counter(), time.process_time())

@@ -111,7 +111,7 @@ class Agent(GreedyPolicy, ABC):
         values = self.Settings.of(self.name, settings)
         super().__init__(spec.slate_size, seed, values.explore_floor, device)
         self.spec = spec
-        self.choice = choice
+        self.choice: Choice | None = choice
         self.seed = seed
         self.steps = 0
         self.updates = 0
@@ -160,8 +160,15 @@ class Agent(GreedyPolicy, ABC):
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave."""
 
+    def memory_tensors(self) -> dict[str, Tensor]:
+        """Return what is remembered to be learned from again, by name: a run goes on with it, serving needs none."""
+        return {}
+
+    def load_memory_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `memory_tensors` gave."""
+
     def save(self, folder: str | Path) -> None:
-        """Write the agent into a folder: `agent.json` and `weights.safetensors`."""
+        """Write the agent into a folder, without its memory: `agent.json` and `weights.safetensors`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = self.tensors() | {"generator": self.generator.get_state()}
@@ -272,6 +279,14 @@ class NetworkAgent(Agent, ABC):
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave."""
         self.regression.load_tensors(tensors)
+
+    def memory_tensors(self) -> dict[str, Tensor]:
+        """Return what replay remembers, by name."""
+        return self.memory.tensors()
+
+    def load_memory_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `memory_tensors` gave."""
+        self.memory.load_tensors(tensors)
 
 
 def check_loss(agent: Agent, loss: float) -> None:

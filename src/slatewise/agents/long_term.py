@@ -113,7 +113,7 @@ class LongTermAgent(NetworkAgent, ABC):
         return slate, value
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return everything learned, by name; what `replay` remembers is not learned, and begins anew."""
+        """Return everything learned, by name."""
         weights = {} if self.target is self.regression else self.target.network.state_dict()
         return super().tensors() | {f"target.{key}": value for key, value in weights.items()}
 

@@ -47,10 +47,21 @@ class Rollout:
         """Whether all steps are there."""
         return len(self._steps) >= self.steps
 
+    def newest(self) -> Interactions:
+        """Return the steps that are there, as `take` does without what is remembered beside them, and keep them."""
+        return Interactions.cat(self._steps)
+
     def take(self) -> Interactions:
         """Return all T steps, [T · B] rows with the steps one after the other, and begin anew."""
         steps, self._steps = self._steps, []
         return Interactions.cat(steps)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is remembered beyond an update, by name; nothing here."""
+        return {}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave."""
 
 
 class Replay(Rollout):
@@ -67,21 +78,27 @@ class Replay(Rollout):
         self.rollouts = 0  # kept so far, those that have been replaced included
         self._rows: Interactions | None = None
         self._length = 0  # of a rollout
+        self._version = ""  # of the catalogue
 
     def take(self) -> Interactions:
         """Return T steps of B new and `times` · B remembered segments, [T · (1 + times) B] rows as of one rollout.
 
-        Raises InputError for another number of users than before.
+        Raises InputError for another number of users, or another catalogue, than before.
         """
         newest = _bare(super().take())
-        capacity = max(1, self.size // len(newest))
+        catalogue = newest.observation.catalogue
         if self._rows is None:
-            self._length = len(newest)
-            self._rows = newest.map(lambda array: array.new_empty(capacity * len(newest), *array.shape[1:]))
+            self._length, self._version = len(newest), catalogue.version if catalogue else ""
+            self._rows = self._room(newest)
         if len(newest) != self._length:
             raise InputError(
                 f"{len(newest) // self.steps} users, and replay remembers another number: begin with another agent"
             )
+        if (catalogue.version if catalogue else "") != self._version:
+            raise InputError("another catalogue, and replay remembers items of the one before: begin another agent")
+        if self._rows.observation.catalogue is not catalogue:
+            self._rows = self._rows.on(catalogue)
+        capacity = self._capacity()
         users, start = len(newest) // self.steps, self.rollouts % capacity * len(newest)
         self._rows.put(start, newest)
         self.rollouts += 1
@@ -92,6 +109,39 @@ class Replay(Rollout):
         )
         down = users * torch.arange(self.steps, device=drawn.device).unsqueeze(1)
         return self._rows[(down + columns).flatten()]
+
+    def _capacity(self) -> int:
+        """Return how many rollouts are kept."""
+        return max(1, self.size // self._length)
+
+    def _room(self, like: Interactions) -> Interactions:
+        return like.map(lambda array: array.new_empty(self._capacity() * self._length, *array.shape[1:]))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is remembered, by name; of the catalogue its version alone, the next rollout brings it again."""
+        about = {
+            "rollouts": torch.tensor(self.rollouts),
+            "length": torch.tensor(self._length),
+            "catalogue": torch.tensor(list(self._version.encode()), dtype=torch.uint8),
+        }
+        if self._rows is None:
+            return about
+        kept = self._rows[: min(self.rollouts, self._capacity()) * self._length]
+        return about | {f"rows.{key}": value for key, value in kept.tensors().items()}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave. Raises KeyError, TypeError or ValueError where it is not whole."""
+        rollouts, length = int(tensors["rollouts"]), int(tensors["length"])
+        self.rollouts, self._length, self._rows = rollouts, length, None
+        self._version = bytes(tensors["catalogue"].tolist()).decode()
+        if not rollouts:
+            return
+        kept = {key.removeprefix("rows."): value for key, value in tensors.items() if key.startswith("rows.")}
+        rows, wanted = Interactions.of_tensors(kept), min(rollouts, self._capacity()) * length
+        if any(len(value) != wanted for value in kept.values()):
+            raise ValueError(f"a memory of {wanted} user-steps has columns of another length")
+        self._rows = self._room(rows)
+        self._rows.put(0, rows)
 
 
 def _bare(interactions: Interactions) -> Interactions:

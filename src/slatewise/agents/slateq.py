@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, cast
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from slatewise.agents.base import Preset
@@ -20,6 +20,7 @@ from slatewise.constraints import Limits
 from slatewise.errors import InputError
 from slatewise.interactions import Decision, Interactions, Observation, Response
 from slatewise.networks import TowerRegression
+from slatewise.online_fitting import OnlineFit
 from slatewise.slates import best_slate, greedy_slate, slate_value, top_k_slate
 
 Slates = Literal["exact", "greedy", "top-k"]
@@ -32,9 +33,20 @@ class Settings(LongTermSettings):
         "exact", description="slate whose value comes next in training: exact, greedy, top-k, or sarsa, the one shown"
     )
     serve: Slates = Field("exact", description="how slates are made: exact, greedy or top-k")
+    fit_choice: Literal["none", "logit", "exponential-cascade"] = Field(
+        "none", description="choice model that is learned from the clicks of its own rollouts; none: the one given"
+    )
     null_value: bool = Field(
         True, description="no click has a value; false, with trace 0, is the published recipe, for comparison"
     )
+
+    @field_validator("fit_choice", mode="before")
+    @classmethod
+    def _scores_of_any_sign(cls, name: Any) -> Any:
+        other = {"proportional": "logit", "proportional-cascade": "exponential-cascade"}.get(name)
+        if other is not None:
+            raise ValueError(f"{name} needs scores above −shift, which a learned affinity does not keep: take {other}")
+        return name
 
     @model_validator(mode="after")
     def _double_needs_a_best_slate(self) -> "Settings":
@@ -78,17 +90,21 @@ class SlateQ(LongTermAgent):
 
     def build(self, settings: Any) -> None:
         """Take the settings and make the network. Raises InputError for a choice model without slates."""
+        self.clicks: OnlineFit | None = None
+        if settings.fit_choice != "none":
+            self.clicks = OnlineFit(settings.fit_choice, self.spec, self.device, self.choice)
+            self.choice = self.clicks.choice
         if self.choice is None:
             raise InputError(
-                "slateq needs a choice model: pass choice=env.choice; this source has none (env.choice is None) "
-                "because its users choose by what is hidden"
+                "slateq needs a choice model: pass choice=env.choice; where there is none (env.choice is None, because "
+                "users choose by what is hidden), set fit_choice=logit, and it learns one from clicks"
             )
         if not isinstance(self.choice, Multinomial | Cascade | FirstPosition):
             raise InputError(
                 f"slateq plans for users who take at most one item of a slate, and the choice model "
                 f"{self.choice.name!r} is not one it has slates for: pass logit, proportional, exponential-cascade, "
-                "proportional-cascade or first-position (slatewise.fitting.fit fits one to a log), or take a bandit "
-                "such as linucb, which needs no choice model"
+                "proportional-cascade or first-position (slatewise.fitting.fit fits one to a log, and fit_choice=logit "
+                "learns one), or take a bandit such as linucb, which needs no choice model"
             )
         super().build(settings)
 
@@ -141,6 +157,18 @@ class SlateQ(LongTermAgent):
             raise InputError("slateq is for users who take at most one item of a slate, and some clicked several")
         super().observe(interactions)
 
+    def update(self) -> dict[str, float] | None:
+        """Learn from a full rollout, as every agent with a network; with `fit_choice` first how users choose.
+
+        Then `log_likelihood` is among the metrics: of a user-step, by the choice model before it saw the rollout.
+        """
+        learned: dict[str, float] = {}
+        if self.clicks is not None and self.memory.full():
+            learned = {"log_likelihood": self.clicks.learn(self.memory.newest())}
+            self.choice = self.clicks.choice
+        metrics = super().update()
+        return metrics | learned if metrics is not None else None
+
     def best(self, observation: Observation, network: TowerRegression) -> tuple[Tensor, Tensor]:
         """Return the slate that comes next in training, as `target` makes it, [B, K], and its value [B]."""
         return self._slate(observation, cast(Slates, self.settings.target), regression=network)
@@ -176,6 +204,19 @@ class SlateQ(LongTermAgent):
         slate[:-1] = torch.where(known, shown[1:], slate[:-1])
         slate = slate.flatten(0, 1)
         return slate, self.value_of(following, slate, self.target)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything learned, by name, a learned choice model included."""
+        learned = self.clicks.tensors() if self.clicks is not None else {}
+        return super().tensors() | {f"choice.{key}": value for key, value in learned.items()}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave."""
+        super().load_tensors(tensors)
+        if self.clicks is not None:
+            learned = {key.removeprefix("choice."): v for key, v in tensors.items() if key.startswith("choice.")}
+            self.clicks.load_tensors(learned)
+            self.choice = self.clicks.choice
 
 
 def consumed(decision: Decision, response: Response) -> Tensor:

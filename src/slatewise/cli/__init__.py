@@ -250,13 +250,14 @@ def train(
         learn_from(log, agent, out, settings, seed, overwrite, as_json)
         return
     assert env_name is not None
-    from slatewise.agents import agent_class, make_agent
+    from slatewise.agents import agent_class
+    from slatewise.naming import agent_for
     from slatewise.training import train as run
 
     chosen = agent_class(agent).preset(preset) if preset is not None else None
     steps = steps or (chosen.steps if chosen else 1_000_000)
     env, agent_settings = world_of(env_name, users, seed, settings, agent)
-    learner = make_agent(agent, env.spec, env.choice, seed, **{**(chosen.settings if chosen else {}), **agent_settings})
+    learner = agent_for(agent, env, seed, **{**(chosen.settings if chosen else {}), **agent_settings})
     result = run(learner, env, steps, out, resume, overwrite, progress=not as_json)
     line = result.metrics | {key: value for key, value in result.to_json().items() if key != "metrics"}
     row = only(line, "run", "steps", "updates", "seconds", "cpu_seconds") | only(

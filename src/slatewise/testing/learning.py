@@ -57,6 +57,7 @@ def saving(problem: Problem) -> None:
             again = type(agent).load(path, agent.device)
         except (InputError, KeyError, RuntimeError) as error:
             raise Broken(f"load fails on what save wrote ({error})", "Let tensors and load_tensors match.") from None
+    again.load_memory_tensors(copies_of(agent.memory_tensors()))
     for key in ("settings", "spec", "choice", "seed", "steps", "updates"):
         if getattr(again, key) != getattr(agent, key):
             raise Broken(f"{key} is {getattr(again, key)} after loading, was {getattr(agent, key)}", "Save it.")
@@ -68,7 +69,10 @@ def _goes_on(agent: Agent, again: Agent, problem: Problem, snapshot: dict[str, t
     worlds = problem.world(), problem.world()
     for world in worlds:
         world.restore(snapshot)
-    remedy = "Save and load everything that decisions and updates depend on: tensors and load_tensors, or settings."
+    remedy = (
+        "Save and load everything that decisions and updates depend on: tensors and load_tensors (for a memory that "
+        "serving does not need, memory_tensors and load_memory_tensors), or settings."
+    )
     updates = 0
     for step in range(300):
         shown, slate = worlds[0].observation, problem.slates[:1].expand(worlds[0].users, -1)
