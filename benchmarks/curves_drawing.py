@@ -73,7 +73,7 @@ def draw_panel(axes: Axes, panel: Panel, colours: dict[str, str], labels: list[L
     axes.set_xlabel(panel.steps, fontsize=SIZE, color=INK)
     axes.set_ylabel(panel.what, fontsize=SIZE, color=INK)
     kept = sorted(label for label in labels if low <= label[0] <= high)
-    name(axes, [((y - low) / (high - low), text, colour) for y, text, colour in kept], 1.2 * SIZE / 72 / height)
+    write_names(axes, [((y - low) / (high - low), text, colour) for y, text, colour in kept], 1.2 * SIZE / 72 / height)
 
 
 def draw_references(axes: Axes, references: References) -> None:
@@ -149,7 +149,7 @@ def limits(panel: Panel) -> tuple[float, float]:
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
 
-def name(axes: Axes, labels: list[Label], gap: float) -> None:
+def write_names(axes: Axes, labels: list[Label], gap: float) -> None:
     """Write ascending labels at the right, heights as fractions of the axes, pushed apart to a gap."""
     places = spread([height for height, _, _ in labels], gap)
     for (height, text, colour), place in zip(labels, places, strict=True):
