@@ -10,6 +10,7 @@ import math
 import statistics
 import time
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,27 +22,26 @@ from results import HERE, save, table
 import slatewise as sw
 from slatewise.allocation import keep_freed_memory
 from slatewise.environments.base import References
+from slatewise.returns import Mean
 
 CLAIM = (
     "Learning curves: greedy return of what an agent has learned after 1/256, 1/128, … and all of its user-steps, and "
     "its return while learning, exploration included, as its metrics give it. Default settings unless said; hidden "
-    "state stays hidden; SlateQ, and `model-planner` with `users=given`, know how users choose. The table has the end: "
-    "mean greedy return over seeds, {episodes:,} sessions of new users each, with its standard error over seeds; CPU "
-    "seconds of training on one thread, evaluation excluded, the median. `over best rule`: difference to the best rule "
-    "without learning, as far as two standard errors of the two together tell them apart."
+    "state stays hidden; SlateQ, and `model-planner` with `users=given`, know how users choose, and in interest "
+    "exploration SlateQ is as in `exploration`; α is 0.5 for `linucb` on bandits, and `position-ucb` knows how often "
+    "positions are looked at. The table has the end: mean greedy return over seeds, {episodes:,} sessions of new users "
+    "each (before the end {fewer}; of bandits the true mean reward in {contexts:,} contexts), with its standard error "
+    "over seeds; CPU seconds of training on one thread, evaluation excluded, the median. `over best rule`: difference "
+    "to the best rule without learning, as far as two standard errors of the two together tell them apart."
 )
 USERS, EPISODES, SEEDS = 256, 2000, 3
 LINES = 40  # of the return while learning
 HALVES = 8  # greedy returns before the end, each after half the user-steps of the next
-BANDIT_USERS, BANDIT_EPISODES = 100, 10_000  # rounds that are decided at a time; contexts of an evaluation
+BANDIT_USERS, BANDIT_CONTEXTS = 100, 10_000  # rounds that are decided at a time; contexts of an evaluation
 
 EVOLUTION, SWEETNESS, SPLIT, MAZE = "interest evolution", "sweetness", "interest exploration", "maze"
-LINEAR, WHEEL, CASCADE, POSITIONS = (
-    "linear bandit",
-    "wheel bandit, δ 0.95",
-    "lists read to a click",
-    "lists by position",
-)
+LINEAR, WHEEL = "linear bandit", "wheel bandit, δ 0.95"
+CASCADE, POSITIONS = "lists read to a click", "lists by position"
 BANDIT_WORLDS = LINEAR, WHEEL, CASCADE, POSITIONS
 WORLDS: dict[str, tuple[str, dict[str, Any]]] = {
     EVOLUTION: ("interest-evolution", {}),
@@ -140,7 +140,7 @@ def main() -> None:
             if str(seed) not in raw.get(run.key, {}):
                 raw.setdefault(run.key, {})[str(seed)] = result = learn(run, seed)
                 print(run.key, seed, f"{result['return']:.2f}, {result['cpu_seconds']:.1f} CPU s", flush=True)
-                finish(raw)
+                save("curves", claim(), rows_of(raw), raw=raw)
     finish(raw)
 
 
@@ -153,11 +153,17 @@ def kept() -> Raw:
 
 def finish(raw: Raw) -> None:
     """Write rows, raw results and the pictures from what has been run."""
-    save("curves", CLAIM.format(episodes=EPISODES), rows_of(raw), raw=raw)
+    rows = rows_of(raw)
+    print("\n".join(table(rows)))
+    save("curves", claim(), rows, raw=raw)
     for name, panels in PICTURES.items():
         drawn = [one for world, labels in panels.items() if (one := panel(raw, world, labels)).runs]
         if drawn:
             draw(drawn, IMAGES / f"curves-{name}.png")
+
+
+def claim() -> str:
+    return CLAIM.format(episodes=EPISODES, fewer=EPISODES // 4, contexts=BANDIT_CONTEXTS)
 
 
 def world(run: Run, users: int, seed: int) -> sw.Environment:
@@ -181,8 +187,8 @@ class Course:
 
     def __init__(self, run: Run, agent: sw.Agent, seed: int) -> None:
         self.agent, self.bandit = agent, is_bandit(run)
-        self.episodes = BANDIT_EPISODES if self.bandit else EPISODES
-        self.fresh = world(run, min(2000, self.episodes), 1000 + seed)
+        episodes = BANDIT_CONTEXTS if self.bandit else EPISODES
+        self.fresh, self.fewer = world(run, episodes, 1000 + seed), world(run, episodes // 4, 1000 + seed)
         self.due = [run.steps >> halves for halves in range(1, HALVES + 1)]  # the earliest last
         self.end = run.steps
         self.learning: list[list[float]] = []
@@ -197,12 +203,15 @@ class Course:
             self.learning.append([*at, line["return"]])
         if self.due and line["steps"] >= self.due[-1] and line["steps"] < self.end:
             self.due = [steps for steps in self.due if steps > line["steps"]]
-            self.greedy.append([*at, self.evaluate(self.episodes // 8).mean])
+            self.greedy.append([*at, self.evaluate(self.fewer).mean])
         self.seconds += time.process_time() - started
 
-    def evaluate(self, episodes: int) -> sw.Evaluation:
-        """Measure the greedy policy on new users, always the same."""
-        return sw.evaluate(self.agent, self.fresh, episodes)
+    def evaluate(self, users: sw.Environment) -> Mean:
+        """Measure the greedy policy on new users, always the same; bandits by the true means of what they show."""
+        if self.bandit:
+            return Mean.of(users.expected_reward(self.agent.act(users.observation, explore=False).slate))
+        result = sw.evaluate(self.agent, users, users.users)
+        return Mean(result.mean, result.standard_error, result.episodes)
 
 
 def learn(run: Run, seed: int) -> Result:
@@ -211,7 +220,7 @@ def learn(run: Run, seed: int) -> Result:
     agent = agent_of(run, env, seed)
     course = Course(run, agent, seed)
     training = sw.train(agent, env, run.steps, progress=False, on_metrics=course)
-    seconds, result = training.cpu_seconds - course.seconds, course.evaluate(course.episodes)
+    seconds, result = training.cpu_seconds - course.seconds, course.evaluate(course.fresh)
     greedy = [*course.greedy, [training.steps, seconds, result.mean]]
     return {
         "return": shorter(result.mean),
@@ -240,8 +249,10 @@ def thinned(lines: list[list[float]], steps: int) -> list[list[float]]:
     return picked
 
 
-def references_of(run: Run) -> References:
-    references = world(run, 1, 0).references
+@cache
+def references_of(name: str) -> References:
+    world, settings = WORLDS[name]
+    references = sw.make(world, users=1, **settings).references
     assert references is not None  # the worlds here have them
     assert references.ceiling is not None
     return references
@@ -254,7 +265,7 @@ def rows_of(raw: Raw) -> list[dict[str, Any]]:
         if run.key not in raw:
             continue
         runs = list(raw[run.key].values())
-        means, references = [one["return"] for one in runs], references_of(run)
+        means, references = [one["return"] for one in runs], references_of(run.world)
         mean, error = statistics.mean(means), standard_error(means)
         best = references.best_rule()
         rule, ceiling = references.rules[best], references.ceiling
@@ -273,7 +284,6 @@ def rows_of(raw: Raw) -> list[dict[str, Any]]:
                 "ceiling": f"{ceiling.mean:.5g} ({ceiling.kind})",
             }
         )
-    print("\n".join(table(rows[-1:])[-1:]))
     return rows
 
 
@@ -292,11 +302,10 @@ def verdict(difference: float, error: float) -> str:
 def panel(raw: Raw, world_name: str, labels: tuple[str, ...]) -> Panel:
     """Gather what one panel shows."""
     shown = [run for run in RUNS if run.world == world_name and run.label in labels and run.key in raw]
-    some = next(run for run in RUNS if run.world == world_name)
-    bandit = is_bandit(some)
+    bandit = world_name in BANDIT_WORLDS
     return Panel(
         title=world_name,
-        references=references_of(some),
+        references=references_of(world_name),
         runs={run.label: list(raw[run.key].values()) for run in sorted(shown, key=lambda run: labels.index(run.label))},
         what="reward of a round, greedy" if bandit else "return; thin: while learning",
         steps="rounds" if bandit else "user-steps",

@@ -63,11 +63,11 @@ def draw_panel(axes: Axes, panel: Panel, colours: dict[str, str], labels: list[L
     draw_references(axes, panel.references)
     last = max(point[0] for runs in panel.runs.values() for one in runs for point in one["greedy"])
     for label, runs in panel.runs.items():
-        draw_runs(axes, runs, colours[label], last, few=len(panel.runs) < MANY)
+        draw_runs(axes, runs, colours[label], last, few(panel))
     low, high = limits(panel)
     axes.set_ylim(low, high)
     axes.set_xscale("log")
-    axes.set_xlim(min(runs[0]["greedy"][0][0] for runs in panel.runs.values()), last)
+    axes.set_xlim(min(runs[0]["greedy"][0][0] for runs in panel.runs.values()) * 0.95, last * 1.05)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g} million" if x >= 1e6 else f"{x:,.0f}")
     axes.set_title(panel.title, loc="left", fontsize=11, color=INK)
     axes.set_xlabel(panel.steps, fontsize=SIZE, color=INK)
@@ -84,12 +84,16 @@ def draw_references(axes: Axes, references: References) -> None:
         axes.axhline(references.ceiling.mean, color=FAINT, lw=1)
 
 
-def draw_runs(axes: Axes, runs: list[dict[str, Any]], colour: str, last: float, few: bool) -> None:
+def few(panel: Panel) -> bool:
+    return len(panel.runs) < MANY
+
+
+def draw_runs(axes: Axes, runs: list[dict[str, Any]], colour: str, last: float, whole: bool) -> None:
     """Draw one agent: the mean over seeds and, where there is room, their range and the return while learning."""
     steps, means, lowest, highest = over_seeds([one["greedy"] for one in runs])
     axes.plot(steps, means, "o-", color=colour, lw=1.8, ms=3.5)
-    axes.plot([steps[-1], last], [means[-1]] * 2, color=colour, lw=0.8, ls=":")  # to its name
-    if few:
+    axes.plot([steps[-1], 1.05 * last], [means[-1]] * 2, color=colour, lw=0.8, ls=":")  # to its name
+    if whole:
         axes.fill_between(steps, lowest, highest, color=colour, alpha=0.15, lw=0)
         learning = over_seeds([one["learning"] for one in runs])
         axes.plot(*learning[:2], color=colour, lw=0.9, alpha=0.8)
@@ -135,14 +139,16 @@ def run_labels(panel: Panel, colours: dict[str, str]) -> list[Label]:
 
 
 def number(value: float) -> str:
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+    digits = 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    return f"{value:.{digits}f}".replace("-", "−")
 
 
 def limits(panel: Panel) -> tuple[float, float]:
     """Return what a panel's y-axis shows: from random to the ceiling, and what the agents do beside."""
     random, ceiling = panel.references.rules["random"].mean, panel.references.ceiling
     assert ceiling is not None
-    seen = [point[2] for runs in panel.runs.values() for one in runs for point in one["greedy"]]
+    curves = [over_seeds([one["greedy"] for one in runs]) for runs in panel.runs.values()]
+    seen = [value for curve in curves for part in curve[1 : 4 if few(panel) else 2] for value in part]
     reach = ceiling.mean - random
     low = max(min(random, *seen), random - BELOW * reach)
     high = max(ceiling.mean, *seen)
@@ -160,7 +166,7 @@ def write_names(axes: Axes, labels: list[Label], gap: float) -> None:
 def spread(heights: Sequence[float], gap: float) -> list[float]:
     """Move ascending heights as little as possible, in squares, so that neighbours are a gap apart.
 
-    The heights less their gaps must ascend: pool adjacent violators.
+    None ends above 1. The heights less their gaps must ascend: pool adjacent violators.
     """
     pools: list[list[float]] = []
     for place, height in enumerate(heights):
@@ -168,4 +174,5 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
         while len(pools) > 1 and statistics.mean(pools[-2]) > statistics.mean(pools[-1]):
             pools[-2:] = [pools[-2] + pools[-1]]
     level = chain.from_iterable([statistics.mean(pool)] * len(pool) for pool in pools)
-    return [value + place * gap for place, value in enumerate(level)]
+    highest = 1 - (len(heights) - 1) * gap  # so that the last one is at the top
+    return [min(value, highest) + place * gap for place, value in enumerate(level)]
