@@ -47,6 +47,7 @@ bench: $(VENV)/.user
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python benchmarks/exploration.py
 	$(BIN)/python benchmarks/policy_gradient.py
+	$(BIN)/python benchmarks/curves.py
 	$(BIN)/python benchmarks/retrieval.py
 
 $(BIN)/python:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -35,8 +36,14 @@ def save(name: str, claim: str, rows: Sequence[dict[str, Any]], raw: Any = None)
     lost = columns(json.loads(path.read_text())["rows"]) - columns(rows) if path.is_file() else set[str]()
     if lost:
         print(f"{name}: the earlier result had also {', '.join(sorted(lost))}; see --help", file=sys.stderr)
-    path.write_text(json.dumps(about | {"rows": list(rows)} | ({"raw": raw} if raw else {}), indent=1) + "\n")
+    path.write_text(compact(json.dumps(about | {"rows": list(rows)} | ({"raw": raw} if raw else {}), indent=1)) + "\n")
     write_page()
+
+
+def compact(text: str) -> str:
+    """Return indented JSON with every list of numbers on one line: curves have thousands of them."""
+    numbers = re.compile(r"\[\n\s*((?:-?\d[\d.eE+-]*|null|NaN)(?:,\s+(?:-?\d[\d.eE+-]*|null|NaN))*)\s+\]")
+    return numbers.sub(lambda found: f"[{' '.join(found[1].split())}]", text)
 
 
 def command(arguments: Sequence[str]) -> str:

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from curves_drawing import write_names
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from results import HERE, save
 
 import slatewise as sw
 from slatewise.allocation import keep_freed_memory
+from slatewise.plots.base import FAINT, INK
 
 CLAIM = (
     "Greedy return of SlateQ, median over seeds, 2,000 sessions of new users each, beside random, the best rule "
@@ -173,20 +175,23 @@ def draw(raw: Raw) -> None:
 
 
 def draw_case(axes: Axes, case: Case, runs: list[dict[str, Any]]) -> None:
-    longest = 1.0
     for one in runs:
         seconds, _, returns = zip(*one["curve"], strict=True)
         axes.plot(seconds, returns, color="#2a6f97", linewidth=0.9, alpha=0.8)
         axes.plot(one["cpu_seconds"], one["return"], "o", color="#2a6f97", markersize=4)
-        longest = max(longest, one["cpu_seconds"])
     references = world(case, 1, 0).references
     assert references is not None  # the pictured worlds have them
     assert references.ceiling is not None
     lines = {name: rule.mean for name, rule in references.rules.items()}
-    for name, value in (lines | {f"{references.ceiling.kind} ceiling": references.ceiling.mean}).items():
-        if value > 0.9 * lines["random"]:
-            axes.axhline(value, color="#888888", linewidth=0.8, linestyle="--")
-            axes.text(longest, value, name.removeprefix("planner "), fontsize=7, ha="right", va="bottom")
+    what = "planner" if references.ceiling.kind == "planner" else "ceiling"
+    shown = {
+        name: value for name, value in (lines | {what: references.ceiling.mean}).items() if value >= lines["random"]
+    }
+    for value in shown.values():
+        axes.axhline(value, color=FAINT, linewidth=0.8, linestyle="--")
+    low, high = axes.get_ylim()
+    labels = sorted(((value - low) / (high - low), f"{name} {value:.1f}", INK) for name, value in shown.items())
+    write_names(axes, labels, 0.07)
     axes.set_title(f"{case.name}: {case.steps / 1e6:g} million steps", fontsize=9, loc="left")
     axes.set_xlabel("CPU seconds, one thread", fontsize=8)
     axes.set_ylabel("return", fontsize=8)
