@@ -25,6 +25,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "supervised": TINY,
     "linucb": {},
     "slateq, replay": {**TINY, "replay": 3, "replay_size": 6000, "target_every": 2},
+    "slateq, prioritised": {**TINY, "replay": 2, "replay_size": 6000, "prioritised": 0.6},
     "slateq, choice learned": {**TINY, "fit_choice": "logit", "replay": 1},
 }
 

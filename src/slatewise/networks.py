@@ -1,7 +1,8 @@
 """Networks that several agents share."""
 
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -89,33 +90,25 @@ class HistoryEncoder(nn.Module):
         return seen.flatten(1) if self.gru is None else self.gru(seen)[1][0]
 
 
-class TwoTower(nn.Module):
-    """Scores every candidate, and no click, for a user: ⟨user, item⟩ / √Z + item bias + state value.
+class Tower(nn.Module):
+    """What networks of users and items begin with: the user's tower, and the scales of what is read.
 
-    The item tower is a table over the catalogue's features (embedded once and gathered) plus a network over what
-    is particular to the candidates; no click has an embedding of its own. Any number of candidates in any order.
+    outputs: of the user's tower.
     """
 
-    def __init__(self, spec: Spec, hidden: int, embedding: int, encoder: Encoder = "flat") -> None:
+    def __init__(self, spec: Spec, hidden: int, outputs: int, encoder: Encoder) -> None:
         super().__init__()
         if encoder == "gru" and not spec.history:
             raise InputError(
                 "encoder=gru reads a history, and here none is remembered: set history=10 in the world, or where the "
                 "log is read, or leave encoder=flat"
             )
-        self.width = embedding
         self.user_normaliser = Normaliser(len(spec.user))
         self.history = HistoryEncoder(spec, hidden, encoder) if spec.history else None
         remembered = self.history.width if self.history is not None else 0
-        self.user_tower = perceptron(len(spec.user) + remembered, hidden, hidden, embedding + 1)
-        self.no_click = nn.Parameter(torch.zeros(embedding + 1))
+        self.user_tower = perceptron(len(spec.user) + remembered, hidden, hidden, outputs)
         self.catalogue_features = len(spec.catalogue)
-        self.catalogue_tower = nn.Linear(len(spec.catalogue), embedding + 1) if spec.catalogue else None
         self.item_normaliser = Normaliser(len(spec.items))
-        # Candidates are many and their own features few: a narrow network, whose last layer meets the user first.
-        width = max(8, hidden // 4)
-        self.item_tower = perceptron(len(spec.items), width, width)[:-1] if spec.items else None
-        self.item_output = nn.Linear(width, embedding + 1) if spec.items else None
 
     def learn_scale(self, observation: Observation) -> None:
         """Take the features of a batch into the running statistics that standardise the input."""
@@ -123,6 +116,50 @@ class TwoTower(nn.Module):
         if self.history is not None and observation.history is not None:
             self.history.learn_scale(observation.history)
         self.item_normaliser.update(observation.items[observation.mask])
+
+    def at(self, observation: Observation, positions: Tensor) -> Tensor:
+        """Return the scores of what stands at some positions a row: what a regression fits."""
+        raise NotImplementedError
+
+    def user_outputs(self, observation: Observation) -> Tensor:
+        """Return what the user's tower says, [B, outputs]. Raises InputError for other features than it is made for."""
+        self._check(observation)
+        known = self.user_normaliser(observation.user)
+        if self.history is not None and observation.history is not None:
+            known = torch.cat([known, self.history(observation.history)], 1)
+        return self.user_tower(known)
+
+    def _check(self, observation: Observation) -> None:
+        shown = observation.catalogue.features.shape[1] if observation.catalogue is not None else 0
+        if shown != self.catalogue_features:
+            raise InputError(
+                f"the observation's catalogue has {shown} features, this network was made for "
+                f"{self.catalogue_features}: make the agent from the spec of what it observes"
+            )
+        if (observation.history is None) != (self.history is None):
+            has, made = ("no", "one") if observation.history is None else ("a", "none")
+            raise InputError(
+                f"the observation has {has} history and this network was made for {made}: make the agent from the spec "
+                "of what it observes"
+            )
+
+
+class TwoTower(Tower):
+    """Scores every candidate, and no click, for a user: ⟨user, item⟩ / √Z + item bias + state value.
+
+    The item tower is a table over the catalogue's features (embedded once and gathered) plus a network over what
+    is particular to the candidates; no click has an embedding of its own. Any number of candidates in any order.
+    """
+
+    def __init__(self, spec: Spec, hidden: int, embedding: int, encoder: Encoder = "flat") -> None:
+        super().__init__(spec, hidden, embedding + 1, encoder)
+        self.width = embedding
+        self.no_click = nn.Parameter(torch.zeros(embedding + 1))
+        self.catalogue_tower = nn.Linear(len(spec.catalogue), embedding + 1) if spec.catalogue else None
+        # Candidates are many and their own features few: a narrow network, whose last layer meets the user first.
+        width = max(8, hidden // 4)
+        self.item_tower = perceptron(len(spec.items), width, width)[:-1] if spec.items else None
+        self.item_output = nn.Linear(width, embedding + 1) if spec.items else None
 
     def forward(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """Return the scores of the candidates [B, C] and of no click [B]."""
@@ -177,66 +214,38 @@ class TwoTower(nn.Module):
         item = torch.where((positions >= 0).unsqueeze(2), item, self.no_click)
         return torch.einsum("bz,bpz->bp", user, item[:, :, :-1]) + item[:, :, -1] + value.unsqueeze(1)
 
-    def _check(self, observation: Observation) -> None:
-        shown = observation.catalogue.features.shape[1] if observation.catalogue is not None else 0
-        if shown != self.catalogue_features:
-            raise InputError(
-                f"the observation's catalogue has {shown} features, this network was made for "
-                f"{self.catalogue_features}: make the agent from the spec of what it observes"
-            )
-        if (observation.history is None) != (self.history is None):
-            has, made = ("no", "one") if observation.history is None else ("a", "none")
-            raise InputError(
-                f"the observation has {has} history and this network was made for {made}: make the agent from the spec "
-                "of what it observes"
-            )
-
     def _user(self, observation: Observation) -> tuple[Tensor, Tensor]:
-        self._check(observation)
-        known = self.user_normaliser(observation.user)
-        if self.history is not None and observation.history is not None:
-            known = torch.cat([known, self.history(observation.history)], 1)
-        output = self.user_tower(known)
+        output = self.user_outputs(observation)
         return output[:, :-1] / self.width**0.5, output[:, -1]
 
 
-class TowerRegression:
-    """A two-tower network, fitted to targets of single items by minibatch steps on the squared error.
+Network = TypeVar("Network", bound=Tower)
+
+
+class Regression(Generic[Network]):
+    """A network, fitted to targets by minibatch steps on the squared error.
 
     Targets are centred and divided by the mean and the root mean square of the first ones, `shift` and `scale`, so that
     no agent needs to know how large rewards are (the deviation would not do: the first targets may be all alike).
     Predictions are in the targets' units.
+    make: makes the network, whose first weights are fixed by the seed.
     """
 
-    def __init__(
-        self,
-        spec: Spec,
-        hidden: int,
-        embedding: int,
-        learning_rate: float,
-        seed: int,
-        device: torch.device,
-        encoder: Encoder = "flat",
-    ) -> None:
+    def __init__(self, make: Callable[[], Network], learning_rate: float, seed: int, device: torch.device) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # the CPU's alone: other devices' generators are not ours
-            self.network = TwoTower(spec, hidden, embedding, encoder).to(device)
+            self.network = make().to(device)
         self.shift, self.scale = torch.zeros((), device=device), torch.zeros((), device=device)
         self.learning_rate = learning_rate
         self.optimizer = torch.optim.RAdam(self.network.parameters(), lr=learning_rate)
 
     @torch.no_grad()
-    def predict(self, observation: Observation) -> tuple[Tensor, Tensor]:
-        """Return predictions for every candidate [B, C] and for no click [B]."""
-        items, no_click = self.network(observation)
-        return self._in_units(items), self._in_units(no_click)
-
-    @torch.no_grad()
     def predict_at(self, observation: Observation, positions: Tensor) -> Tensor:
-        """Return predictions for some candidates a row, [B, P] from positions [B, P]; −1 stands for no click."""
-        return self._in_units(self.network.at(observation, positions))
+        """Return predictions for what stands at some positions a row."""
+        return self.in_units(self.network.at(observation, positions))
 
-    def _in_units(self, predictions: Tensor) -> Tensor:
+    def in_units(self, predictions: Tensor) -> Tensor:
+        """Return what the network says in the targets' units."""
         return predictions * torch.where(self.scale > 0, self.scale, 1.0) + self.shift
 
     def fit(
@@ -252,7 +261,7 @@ class TowerRegression:
     ) -> float:
         """Take passes of minibatch steps; return the mean squared error in units of the scale.
 
-        positions: int64 [B, P], −1 for no click.  targets: [B, P].  weights: [B, P], 0 where a target does not count.
+        positions: int64, what the network's `at` takes.  targets, weights: as what it gives; weight 0 does not count.
         rate: share of the learning rate.
         """
         if float(self.scale) == 0:
@@ -262,8 +271,8 @@ class TowerRegression:
         for _ in range(passes):
             order = torch.randperm(len(targets), generator=generator, device=targets.device)
             for rows in order.chunk(minibatches):
-                errors = (self.network.at(observation[rows], positions[rows]) - targets[rows]) * weights[rows]
-                loss = errors.square().sum() / weights[rows].sum().clamp(min=1)
+                errors = self.network.at(observation[rows], positions[rows]) - targets[rows]
+                loss = (errors.square() * weights[rows]).sum() / weights[rows].sum().clamp(min=1)
                 self.step(loss, rate)
                 total += float(loss.detach()) * len(rows) / len(targets)
         return total / passes
@@ -302,3 +311,25 @@ class TowerRegression:
                 _, i, key = name.split(".", 2)
                 state.setdefault(int(i), {})[key] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+
+class TowerRegression(Regression[TwoTower]):
+    """A two-tower network, fitted to targets of single items: positions are candidates, −1 for no click."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        hidden: int,
+        embedding: int,
+        learning_rate: float,
+        seed: int,
+        device: torch.device,
+        encoder: Encoder = "flat",
+    ) -> None:
+        super().__init__(lambda: TwoTower(spec, hidden, embedding, encoder), learning_rate, seed, device)
+
+    @torch.no_grad()
+    def predict(self, observation: Observation) -> tuple[Tensor, Tensor]:
+        """Return predictions for every candidate [B, C] and for no click [B]."""
+        items, no_click = self.network(observation)
+        return self.in_units(items), self.in_units(no_click)

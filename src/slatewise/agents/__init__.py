@@ -31,6 +31,7 @@ AGENTS = {
     "cascade-ucb": "lists:CascadeUCB",
     "position-ucb": "lists:PositionUCB",
     "slateq": "slateq:SlateQ",
+    "deep-q": "deep_q:DeepQ",
     "ppo": "ppo:PPO",
     "reinforce": "reinforce:Reinforce",
     "evolution-strategies": "evolution_strategies:EvolutionStrategies",

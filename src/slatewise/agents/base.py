@@ -21,7 +21,7 @@ from slatewise.documents import read_document
 from slatewise.errors import InputError, unknown_name
 from slatewise.features import FeatureSchema
 from slatewise.interactions import Interactions, Spec
-from slatewise.networks import Encoder, TowerRegression
+from slatewise.networks import Encoder, Regression, TowerRegression
 from slatewise.policies import GreedyPolicy, continue_generator
 from slatewise.registry import registered_name
 from slatewise.settings import Settings
@@ -220,15 +220,18 @@ class Agent(GreedyPolicy, ABC):
 
 
 class NetworkAgent(Agent, ABC):
-    """An agent that fits a two-tower network to rollouts of parallel users, and explores with a falling ε."""
+    """An agent that fits a network to rollouts of parallel users, and explores with a falling ε."""
 
     def build(self, settings: Any) -> None:
         """Take the settings and make the network and the memory."""
         self._settings = s = cast(FallingEpsilonSettings, settings)
-        self.regression = TowerRegression(
-            self.spec, s.hidden, s.embedding, s.learning_rate, self.seed, self.device, s.encoder
-        )
+        self.regression = self.make_regression(s)
         self.memory = Rollout(s.rollout_steps)
+
+    def make_regression(self, settings: Any) -> Regression[Any]:
+        """Return the network and its optimiser: two towers, unless an agent has another one."""
+        s = cast(NetworkSettings, settings)
+        return TowerRegression(self.spec, s.hidden, s.embedding, s.learning_rate, self.seed, self.device, s.encoder)
 
     @property
     def settings(self) -> FallingEpsilonSettings:
@@ -245,7 +248,7 @@ class NetworkAgent(Agent, ABC):
 
     @abstractmethod
     def lessons(self, rollout: Interactions) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what the network is fitted to: candidates (−1 for no click), targets and weights, each [T · B, P]."""
+        """Return what the network is fitted to: positions as its `at` takes them, targets and weights, [T · B, P]."""
 
     def observe(self, interactions: Interactions) -> None:
         """Remember one vector step."""

@@ -2,7 +2,7 @@
 
 λ-returns over parallel users, cut where the agent did not do what it thinks best (Watkins's Q(λ), Sutton & Barto 2018,
 section 12.10); a memory of segments; a target network (Mnih et al. 2015) and its double form (van Hasselt et al. 2016,
-arXiv 1509.06461).
+arXiv 1509.06461); prioritised replay (Schaul et al. 2016, arXiv 1511.05952).
 """
 
 from abc import ABC, abstractmethod
@@ -14,10 +14,10 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from slatewise.agents.base import FallingEpsilonSettings, NetworkAgent
-from slatewise.agents.replay import Replay
+from slatewise.agents.replay import PrioritisedReplay, Replay
 from slatewise.errors import InputError
 from slatewise.interactions import Interactions, Observation
-from slatewise.networks import TowerRegression
+from slatewise.networks import Regression
 from slatewise.returns import lambda_returns
 
 
@@ -30,6 +30,9 @@ class LongTermSettings(FallingEpsilonSettings):
         0, ge=0, description="remembered segments learned from for each new one; 0 learns from the newest rollout alone"
     )
     replay_size: int = Field(250_000, ge=1, description="user-steps that replay remembers")
+    prioritised: float = Field(
+        0.0, ge=0, le=1, description="α: how much more often segments are drawn whose values were wrong; 0 draws evenly"
+    )
     target_every: int = Field(
         1, ge=1, description="updates between copies of the network that values what comes next; 1 has no such copy"
     )
@@ -46,6 +49,15 @@ class LongTermSettings(FallingEpsilonSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _priorities_need_a_memory(self) -> "LongTermSettings":
+        if self.prioritised and not self.replay:
+            raise ValueError(
+                f"prioritised={self.prioritised:g} with replay=0: it says which remembered segments are drawn, so give "
+                "replay, the number of them for each new one"
+            )
+        return self
+
 
 class LongTermAgent(NetworkAgent, ABC):
     """An agent that fits a network to returns of whole sessions, the values of what comes next its own."""
@@ -55,7 +67,8 @@ class LongTermAgent(NetworkAgent, ABC):
         super().build(settings)
         s = cast(LongTermSettings, settings)
         if s.replay:
-            self.memory = Replay(s.rollout_steps, s.replay_size, s.replay, self.generator)
+            memory = s.rollout_steps, s.replay_size, s.replay, self.generator
+            self.memory = PrioritisedReplay(*memory, s.prioritised) if s.prioritised else Replay(*memory)
         self.target = deepcopy(self.regression) if s.target_every > 1 else self.regression
 
     @property
@@ -64,11 +77,11 @@ class LongTermAgent(NetworkAgent, ABC):
         return cast(LongTermSettings, self._settings)
 
     @abstractmethod
-    def best(self, observation: Observation, network: TowerRegression) -> tuple[Tensor, Tensor]:
+    def best(self, observation: Observation, network: Regression[Any]) -> tuple[Tensor, Tensor]:
         """Return the slate that comes next in training, by a network, [B, K], and its value [B]."""
 
     @abstractmethod
-    def value_of(self, observation: Observation, slate: Tensor, network: TowerRegression) -> Tensor:
+    def value_of(self, observation: Observation, slate: Tensor, network: Regression[Any]) -> Tensor:
         """Return the value of slates [B], as a network has it."""
 
     def observe(self, interactions: Interactions) -> None:
@@ -82,6 +95,24 @@ class LongTermAgent(NetworkAgent, ABC):
                 f"{self.name} needs every reward of a session, and some are missing (reward_known is false)"
             )
         super().observe(interactions)
+
+    def update(self) -> dict[str, float] | None:
+        """Learn from a full rollout, and with `replay` from remembered segments; metrics as all networks have them."""
+        if isinstance(self.memory, PrioritisedReplay):
+            self.memory.anneal(1 - self.settings.rate_at(self.steps))
+        return super().update()
+
+    def weighed(self, observation: Observation, positions: Tensor, targets: Tensor, counts: Tensor) -> Tensor:
+        """Return the weights of what is learned, all [T · B, 1]: `counts`, corrected for what was drawn more often.
+
+        What prioritised replay draws next follows from how wrong the network is before it learns.
+        """
+        if not isinstance(self.memory, PrioritisedReplay):
+            return counts
+        errors = (targets - self.regression.predict_at(observation, positions)).abs() * counts
+        summed, counted = (part.view(self.memory.steps, -1).sum(0) for part in (errors, counts))
+        self.memory.learned(summed / counted.clamp(min=1))
+        return counts * self.memory.weights.float().repeat(self.memory.steps).unsqueeze(1)
 
     def renew_target(self) -> None:
         """Copy the network, where it is time; the scale of targets is that of the network, always."""
@@ -98,11 +129,15 @@ class LongTermAgent(NetworkAgent, ABC):
         steps, s = self.memory.steps, self.settings
         shown = rollout.decision.slate.view(steps, -1, self.slate_size)
         following, value = self.following(rollout)
-        followed = (following.view(shown.shape)[:-1] == shown[1:]).all(2)
+        followed = self.same(following.view(shown.shape)[:-1], shown[1:])
         trace = s.trace * torch.cat([followed, followed.new_ones(1, followed.shape[1])]).double()
         parts = rollout.response.total_reward, value.double(), rollout.terminated, rollout.truncated
         reward, value, terminated, truncated = (part.view(steps, -1) for part in parts)
         return lambda_returns(reward, value, terminated, truncated, s.discount, trace).flatten()
+
+    def same(self, slate: Tensor, other: Tensor) -> Tensor:
+        """Return where two slates are the same action, [...] of [..., K]."""
+        return (slate == other).all(-1)
 
     def following(self, rollout: Interactions) -> tuple[Tensor, Tensor]:
         """Return the slates whose values come next in training, [T · B, K], and these values [T · B]."""

@@ -8,6 +8,9 @@ from torch import Tensor
 from slatewise.errors import InputError
 from slatewise.interactions import Interactions
 
+FIRST_CORRECTION = 0.4  # β at the start, Schaul et al. 2016, table 3; it rises to 1
+LEAST = 1e-3  # of the largest error: the priority that a segment without any keeps
+
 
 def check_order(episode: Tensor, step: Tensor, done: Tensor, interactions: Interactions) -> None:
     """Raise InputError unless every row goes on with the session of the same row before, or begins another.
@@ -99,16 +102,18 @@ class Replay(Rollout):
         if self._rows.observation.catalogue is not catalogue:
             self._rows = self._rows.on(catalogue)
         capacity = self._capacity()
-        users, start = len(newest) // self.steps, self.rollouts % capacity * len(newest)
-        self._rows.put(start, newest)
+        users, first = len(newest) // self.steps, self.rollouts % capacity * (len(newest) // self.steps)
+        self._rows.put(first * self.steps, newest)
         self.rollouts += 1
-        segments = min(self.rollouts, capacity) * users
-        drawn = torch.randint(segments, (self.times * users,), generator=self.generator, device=self.generator.device)
-        columns = torch.cat(
-            [start + torch.arange(users, device=drawn.device), drawn // users * len(newest) + drawn % users]
-        )
-        down = users * torch.arange(self.steps, device=drawn.device).unsqueeze(1)
+        new = first + torch.arange(users, device=self.generator.device)
+        taken = torch.cat([new, self._draw(new, min(self.rollouts, capacity) * users)])
+        columns = taken // users * len(newest) + taken % users
+        down = users * torch.arange(self.steps, device=taken.device).unsqueeze(1)
         return self._rows[(down + columns).flatten()]
+
+    def _draw(self, new: Tensor, segments: int) -> Tensor:
+        """Draw some of all segments, int64 [times · B], once the `new` ones [B] are among them."""
+        return torch.randint(segments, (self.times * len(new),), generator=self.generator, device=new.device)
 
     def _capacity(self) -> int:
         """Return how many rollouts are kept."""
@@ -142,6 +147,65 @@ class Replay(Rollout):
             raise ValueError(f"a memory of {wanted} user-steps has columns of another length")
         self._rows = self._room(rows)
         self._rows.put(0, rows)
+
+
+class PrioritisedReplay(Replay):
+    """A replay whose segments are drawn the more often, the less they were foreseen.
+
+    Source: Schaul et al. 2016, arXiv 1511.05952, proportional variant: P(i) = p_i^α / Σ p^α, p the mean absolute error
+    of a segment when it was last learned from, and for a new one the largest of all that are remembered. What is drawn
+    counts by (N P(i))^−β, divided by the largest of the batch; the newest rollout, which nobody drew, counts by 1.
+    power: α.
+    """
+
+    def __init__(self, steps: int, size: int, times: int, generator: torch.Generator, power: float) -> None:
+        super().__init__(steps, size, times, generator)
+        self.power = power
+        self.correction = FIRST_CORRECTION  # β
+        self.priorities = torch.empty(0, dtype=torch.float64, device=generator.device)  # of all segments
+        self.weights = self.priorities  # of the segments taken last
+        self._taken = torch.empty(0, dtype=torch.int64, device=generator.device)
+
+    def anneal(self, share: float) -> None:
+        """Take what share of the run is over: the correction ends at 1."""
+        self.correction = FIRST_CORRECTION + share * (1 - FIRST_CORRECTION)
+
+    def chances(self) -> Tensor:
+        """Return the probability of every segment to be drawn, float64."""
+        powers = self.priorities**self.power
+        return powers / powers.sum()
+
+    def learned(self, errors: Tensor) -> None:
+        """Take the mean absolute errors of the segments taken last, new ones first; of several uses the largest."""
+        errors = errors.double().clamp(min=LEAST * float(errors.max()))
+        self.priorities[self._taken] = 0.0
+        self.priorities.scatter_reduce_(0, self._taken, errors, "amax")
+
+    def _draw(self, new: Tensor, segments: int) -> Tensor:
+        before = self.priorities
+        self.priorities = before.new_ones(segments)
+        self.priorities[: len(before)] = before
+        self.priorities[new] = before.max() if len(before) else 1.0
+        chances = self.chances()
+        drawn = chances.multinomial(self.times * len(new), replacement=True, generator=self.generator)
+        weights = (segments * chances[drawn]) ** -self.correction
+        self.weights = torch.cat([torch.ones_like(new, dtype=torch.float64), weights / weights.max()])
+        self._taken = torch.cat([new, drawn])
+        return drawn
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is remembered, by name, priorities included."""
+        return super().tensors() | {"priorities": self.priorities}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave. Raises KeyError, TypeError or ValueError where it is not whole."""
+        tensors = dict(tensors)
+        priorities = tensors.pop("priorities")
+        super().load_tensors(tensors)
+        segments = min(self.rollouts, self._capacity()) * self._length // self.steps if self.rollouts else 0
+        if len(priorities) != segments:
+            raise ValueError(f"a memory of {segments} segments has {len(priorities)} priorities")
+        self.priorities = priorities.to(self.priorities.device)
 
 
 def _bare(interactions: Interactions) -> Interactions:

@@ -19,7 +19,7 @@ from slatewise.choice import Cascade, FirstPosition, Multinomial
 from slatewise.constraints import Limits
 from slatewise.errors import InputError
 from slatewise.interactions import Decision, Interactions, Observation, Response
-from slatewise.networks import TowerRegression
+from slatewise.networks import Regression, TowerRegression
 from slatewise.online_fitting import OnlineFit
 from slatewise.slates import best_slate, greedy_slate, slate_value, top_k_slate
 
@@ -117,8 +117,8 @@ class SlateQ(LongTermAgent):
         """Return Q of every candidate [B, C] and of no click [B], in units of reward."""
         return self._values(self.regression, observation)
 
-    def _values(self, regression: TowerRegression, observation: Observation) -> tuple[Tensor, Tensor]:
-        items, no_click = regression.predict(observation)
+    def _values(self, regression: Regression[Any], observation: Observation) -> tuple[Tensor, Tensor]:
+        items, no_click = cast(TowerRegression, regression).predict(observation)
         return items, no_click if self.settings.null_value else torch.zeros_like(no_click)
 
     def explain(self, observation: Observation) -> dict[str, Tensor]:
@@ -139,7 +139,7 @@ class SlateQ(LongTermAgent):
         observation: Observation,
         how: Slates,
         limits: Limits | None = None,
-        regression: TowerRegression | None = None,
+        regression: Regression[Any] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return a slate of high long-term value [B, K], and that value [B], by a network (or the newest one)."""
         assert self.choice is not None  # `build` refused it
@@ -169,11 +169,11 @@ class SlateQ(LongTermAgent):
         metrics = super().update()
         return metrics | learned if metrics is not None else None
 
-    def best(self, observation: Observation, network: TowerRegression) -> tuple[Tensor, Tensor]:
+    def best(self, observation: Observation, network: Regression[Any]) -> tuple[Tensor, Tensor]:
         """Return the slate that comes next in training, as `target` makes it, [B, K], and its value [B]."""
         return self._slate(observation, cast(Slates, self.settings.target), regression=network)
 
-    def value_of(self, observation: Observation, slate: Tensor, network: TowerRegression) -> Tensor:
+    def value_of(self, observation: Observation, slate: Tensor, network: Regression[Any]) -> Tensor:
         """Return the value of slates [B], as a network has it."""
         assert self.choice is not None  # `build` refused it
         items, no_click = self._values(network, observation)
@@ -184,7 +184,8 @@ class SlateQ(LongTermAgent):
         self.renew_target()
         positions = consumed(rollout.decision, rollout.response).unsqueeze(1)
         counts = (positions >= 0) | self.settings.null_value
-        return positions, self.returns(rollout).unsqueeze(1), counts.float()
+        targets = self.returns(rollout).unsqueeze(1)
+        return positions, targets, self.weighed(rollout.observation, positions, targets, counts.float())
 
     def following(self, rollout: Interactions) -> tuple[Tensor, Tensor]:
         """Return the slates whose values come next: the best ones, or with SARSA those that were shown."""

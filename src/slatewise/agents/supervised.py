@@ -1,10 +1,13 @@
 """Supervised: predict the immediate reward of each item and show the best, as most recommenders do."""
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
 from slatewise.agents.base import FallingEpsilonSettings, NetworkAgent
 from slatewise.interactions import Interactions, Observation
+from slatewise.networks import TowerRegression
 from slatewise.slates import top_k
 
 
@@ -21,7 +24,7 @@ class Supervised(NetworkAgent):
 
     def scores(self, observation: Observation) -> Tensor:
         """Return the predicted immediate reward of every candidate, [B, C]."""
-        return self.regression.predict(observation)[0]
+        return cast(TowerRegression, self.regression).predict(observation)[0]
 
     def explain(self, observation: Observation) -> dict[str, Tensor]:
         """Return the `expected` immediate reward of every candidate, [B, C]."""
