@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slatewise.interactions import Decision, Interactions, Observation, Response
-from slatewise.returns import Mean, SessionReturns, lambda_returns
+from slatewise.returns import STEP_MEMORY, Mean, SessionReturns, StepValues, lambda_returns
 
 
 def one_user(reward, next_value, terminated, truncated, discount: float, trace: list[float]) -> list[float]:
@@ -123,3 +123,20 @@ def test_an_unfinished_session_does_not_count() -> None:
     assert returns.complete() == 1
     assert returns.first(1)[0].tolist() == [5.0, 8.0]
     assert returns.first(1)[1].tolist() == [1, 2]
+
+
+def test_step_values_are_means_by_step() -> None:
+    values = StepValues()
+    values.learn(torch.tensor([0, 2, 2, 0, 0]), torch.tensor([6.0, 1.0, 3.0, 9.0, 6.0], dtype=torch.float64))
+    assert values.at(torch.tensor([0, 2, 7])).tolist() == pytest.approx([7, 2, 2])
+    values.learn(torch.tensor([3, 0]), torch.tensor([5.0, 3.0], dtype=torch.float64))
+    assert values.at(torch.tensor([0, 2, 3, 7])).tolist() == pytest.approx([6, 2, 5, 5])
+
+
+def test_step_values_forget_all_but_the_newest_returns() -> None:
+    values = StepValues()
+    step = torch.zeros(64, dtype=torch.int64)
+    values.learn(step, torch.full((64,), 100.0, dtype=torch.float64))
+    values.learn(step, torch.full((64,), 4.0, dtype=torch.float64))
+    known = (STEP_MEMORY * 100 + 64 * 4) / (STEP_MEMORY + 64)
+    assert float(values.at(torch.tensor([0]))) == pytest.approx(known)

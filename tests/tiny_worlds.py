@@ -88,3 +88,16 @@ class Recall(Clock):
         clicked = torch.ones_like(slate, dtype=torch.bool)
         response = response_of(clicked, said.view(-1, 1, 1), earned.double().unsqueeze(1))
         return response, torch.zeros(self.users, dtype=torch.bool)
+
+
+class Countdown(Clock):
+    """As `Clock`, but the sixth step is the last (terminated), and nothing that the agent observes tells the step.
+
+    With six steps left the best is worth 6, and item 1 costs 1 at any step.
+    """
+
+    name = "countdown"
+    horizon = None
+
+    def advance(self, slate: Tensor, noise: Noise) -> tuple[Response, Tensor]:
+        return super().advance(slate, noise)[0], self.elapsed == 5

@@ -29,13 +29,15 @@ NODES = 7  # of the Gauss–Hermite quadrature over the innovation
 class Plan:
     """What the future is worth: `values` [T + 1, G], float64, for 0 to T steps left at the exposures `grid` [G].
 
-    reward: `engagement` or `satisfaction_rose`.  Values lie between those of the grid by linear interpolation.
+    reward: `engagement` or `satisfaction_rose`.  discount: γ.  Values lie between those of the grid by linear
+    interpolation.
     """
 
     variant: Variant
     reward: str
     grid: Tensor
     values: Tensor
+    discount: float = 1.0
 
     def worth(self, exposure: Tensor, x: Tensor, left: Tensor) -> Tensor:
         """Return what the rest of a session is worth if an item is consumed now, [B, C], float64.
@@ -45,10 +47,10 @@ class Plan:
         exposure, x = exposure.double().unsqueeze(1), x.double()
         future = _smoothed(self.variant, self.grid, self.values[: int(left.max())])
         ahead = _interpolated(future, self.grid, next_exposure(self.variant, exposure, x), left.unsqueeze(1) - 1)
-        return _reward(self.variant, self.reward, exposure, x) + ahead
+        return _reward(self.variant, self.reward, exposure, x) + self.discount * ahead
 
     def at_start(self) -> float:
-        """Return the expected return of a whole session under the optimum."""
+        """Return the expected return of a whole session, discounted, under the optimum."""
         if self.variant.start is not None:
             starts = torch.tensor([self.variant.start], dtype=torch.float64)
         else:
@@ -57,10 +59,11 @@ class Plan:
         return float(_interpolated(self.values, self.grid, starts, last).mean())
 
 
-def plan(env: LongTermSatisfaction, exposures: int = 1201, points: int = 400) -> Plan:
+def plan(env: LongTermSatisfaction, exposures: int = 1201, points: int = 400, discount: float = 1.0) -> Plan:
     """Plan the optimum of a world's settings.
 
     exposures: G, size of the grid.  points: of each kind of candidate, over which x is integrated.
+    discount: γ; below 1, what an agent with this discount would do that knew everything.
     Raises InputError where candidates are kept for a session, which makes them part of the state.
     """
     settings, variant = env.settings, env.variant
@@ -74,9 +77,9 @@ def plan(env: LongTermSatisfaction, exposures: int = 1201, points: int = 400) ->
     values = [torch.zeros_like(grid)]
     for _ in range(settings.horizon):
         future = _smoothed(variant, grid, values[-1].unsqueeze(0))
-        worth = now + _interpolated(future, grid, after, torch.zeros_like(after, dtype=torch.int64))
+        worth = now + discount * _interpolated(future, grid, after, torch.zeros_like(after, dtype=torch.int64))
         values.append(_mean_of_best(worth, kinds, counts))
-    return Plan(variant, settings.reward, grid, torch.stack(values))
+    return Plan(variant, settings.reward, grid, torch.stack(values), discount)
 
 
 def optimum(env: LongTermSatisfaction, planned: Plan | None = None) -> Rule:

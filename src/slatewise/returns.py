@@ -8,6 +8,8 @@ from torch import Tensor
 
 from slatewise.interactions import Interactions
 
+STEP_MEMORY = 32.0  # returns that what is known of a step counts for, at most
+
 
 @dataclass(frozen=True)
 class Mean:
@@ -70,6 +72,31 @@ class SessionReturns:
         if episodes > self.complete():
             raise ValueError(f"episodes={episodes}, but a user has finished only {self.complete()}")
         return self._returns[:, :episodes].flatten(), self._lengths[:, :episodes].flatten()
+
+
+class StepValues:
+    """What a session is worth from each of its steps on, whoever the user is and whatever is shown.
+
+    How much of a session is left moves returns far more than an item does, no item changes it, and an observation need
+    not tell it. Taken out of the returns, it leaves the differences between users and items, which a choice needs.
+    `table`: float64 [2, L], the running mean of the returns of every step met so far, and how many returns it counts
+    for, `STEP_MEMORY` at most, so that what was learned first is forgotten.
+    """
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.table = torch.zeros(2, 1, dtype=torch.float64, device=device)
+
+    def at(self, step: Tensor) -> Tensor:
+        """Return the values of steps int64 [B], float64 [B]; a step never met has the value of the last one."""
+        return self.table[0, step.clamp(max=self.table.shape[1] - 1)]
+
+    def learn(self, step: Tensor, returns: Tensor) -> None:
+        """Take new returns float64 [B] at their steps into the means."""
+        new = max(0, int(step.max()) + 1 - self.table.shape[1])
+        mean, weight = torch.nn.functional.pad(self.table, (0, new))
+        count, total = (torch.zeros_like(mean).index_add(0, step, of) for of in (torch.ones_like(returns), returns))
+        mean = mean + (total - count * mean) / (count + weight).clamp(min=1)
+        self.table = torch.stack([mean, (count + weight).clamp(max=STEP_MEMORY)])
 
 
 def lambda_returns(

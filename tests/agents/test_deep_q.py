@@ -151,7 +151,9 @@ def test_a_policy_is_the_same_in_any_batch_where_candidates_are_alike() -> None:
 def test_shares_add_up_to_what_a_slate_is_worth_beside_nothing_and_the_largest_comes_first() -> None:
     """Codes so small that no unit of the ReLU turns on or off."""
     spec = Spec(("u",), ("a", "b", "c"), (), (), 3, 2)
-    network = SlateTower(spec, hidden=8, embedding=4)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)  # one with units that are on
+        network = SlateTower(spec, hidden=8, embedding=4)
     with torch.no_grad():
         network.code.weight *= 1e-3
         network.code.bias *= 1e-3

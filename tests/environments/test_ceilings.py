@@ -85,6 +85,16 @@ def test_other_rewards_and_horizons_have_optima_too() -> None:
     assert played.mean > evaluate(env.rule("kalest"), env, 3000).mean
 
 
+def test_a_discount_weighs_what_comes_later() -> None:
+    three, one = (satisfaction(2, variant="slides", horizon=horizon, candidates=4) for horizon in (3, 1))
+    assert plan(three, 201, 100, discount=0.0).at_start() == pytest.approx(plan(one, 201, 100).at_start())
+    whole, half = (plan(three, 201, 100, discount=discount) for discount in (1.0, 0.5))
+    exposure, x = torch.zeros(1), torch.tensor([[0.2, 0.9]])
+    now = half.worth(exposure, x, torch.tensor([1]))
+    ahead = whole.worth(exposure, x, torch.tensor([2])) - now
+    assert torch.allclose(half.worth(exposure, x, torch.tensor([2])), now + 0.5 * ahead)
+
+
 def test_kept_candidates_are_refused() -> None:
     with pytest.raises(InputError, match="resample=session: the optimum is planned for candidates that are new"):
         plan(satisfaction(2, resample="session"))

@@ -18,7 +18,7 @@ from slatewise.agents.replay import PrioritisedReplay, Replay
 from slatewise.errors import InputError
 from slatewise.interactions import Interactions, Observation
 from slatewise.networks import Regression
-from slatewise.returns import lambda_returns
+from slatewise.returns import StepValues, lambda_returns
 
 
 class LongTermSettings(FallingEpsilonSettings):
@@ -26,6 +26,10 @@ class LongTermSettings(FallingEpsilonSettings):
 
     discount: float = Field(1.0, ge=0, le=1, description="γ: what a reward one step later is worth; 0 is myopic")
     trace: float = Field(0.95, ge=0, le=1, description="λ: how far returns reach before the network's value takes over")
+    step_values: bool = Field(
+        False,
+        description="what a session is worth at each of its steps is learned apart, and the network what is left over",
+    )
     replay: int = Field(
         0, ge=0, description="remembered segments learned from for each new one; 0 learns from the newest rollout alone"
     )
@@ -70,6 +74,7 @@ class LongTermAgent(NetworkAgent, ABC):
             memory = s.rollout_steps, s.replay_size, s.replay, self.generator
             self.memory = PrioritisedReplay(*memory, s.prioritised) if s.prioritised else Replay(*memory)
         self.target = deepcopy(self.regression) if s.target_every > 1 else self.regression
+        self.step_values = StepValues(self.device) if s.step_values else None
 
     @property
     def settings(self) -> LongTermSettings:
@@ -125,10 +130,20 @@ class LongTermAgent(NetworkAgent, ABC):
 
         A return is followed only while that slate was shown. At another, one of exploration, the value of the slate
         takes its place, so exploration does not lower the values that it explores.
+        With `step_values` they are learned here, and what returns have over them is returned.
         """
+        returns = self._returns(rollout)
+        if self.step_values is None:
+            return returns
+        self.step_values.learn(rollout.step, returns)
+        return returns - self.step_values.at(rollout.step)
+
+    def _returns(self, rollout: Interactions) -> Tensor:
         steps, s = self.memory.steps, self.settings
         shown = rollout.decision.slate.view(steps, -1, self.slate_size)
         following, value = self.following(rollout)
+        if self.step_values is not None:
+            value = value + self.step_values.at(rollout.step + 1)
         followed = self.same(following.view(shown.shape)[:-1], shown[1:])
         trace = s.trace * torch.cat([followed, followed.new_ones(1, followed.shape[1])]).double()
         parts = rollout.response.total_reward, value.double(), rollout.terminated, rollout.truncated
@@ -150,7 +165,8 @@ class LongTermAgent(NetworkAgent, ABC):
     def tensors(self) -> dict[str, Tensor]:
         """Return everything learned, by name."""
         weights = {} if self.target is self.regression else self.target.network.state_dict()
-        return super().tensors() | {f"target.{key}": value for key, value in weights.items()}
+        steps = {} if self.step_values is None else {"step_values": self.step_values.table}
+        return super().tensors() | {f"target.{key}": value for key, value in weights.items()} | steps
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave."""
@@ -158,3 +174,5 @@ class LongTermAgent(NetworkAgent, ABC):
         if self.target is not self.regression:
             weights = {key.removeprefix("target."): v for key, v in tensors.items() if key.startswith("target.")}
             self.target.network.load_state_dict(weights)
+        if self.step_values is not None:
+            self.step_values.table = tensors["step_values"]

@@ -58,11 +58,16 @@ class Settings(LongTermSettings):
         return self
 
     @model_validator(mode="after")
-    def _one_step_without_a_null_value(self) -> "Settings":
+    def _without_a_null_value(self) -> "Settings":
         if not self.null_value and self.trace > 0:
             raise ValueError(
                 f"null_value=false with trace={self.trace:g}: returns over several steps hold what comes after a "
                 "no-click, so the published recipe needs trace=0"
+            )
+        if not self.null_value and self.step_values:
+            raise ValueError(
+                "null_value=false with step_values=true: what a step is worth is part of the value of no click too; "
+                "leave one of them"
             )
         return self
 
@@ -77,9 +82,16 @@ class SlateQ(LongTermAgent):
         "fast": Preset("a good policy within seconds", 300_000, {"learning_rate": 3e-3, "rollout_steps": 8}),
         "best": Preset("the defaults, trained until they hardly improve", 8_000_000, {}),
         "noisy": Preset(
-            "rewards whose noise hides what an item is worth: a nearer future, shorter returns",
+            "rewards whose noise, and a hidden end, hide what an item is worth: longer returns, values of steps apart",
             1_000_000,
-            {"discount": 0.9, "trace": 0.8},
+            {
+                "discount": 0.99,
+                "target": "sarsa",
+                "step_values": True,
+                "rollout_steps": 64,
+                "minibatches": 16,
+                "epsilon_end": 0.2,
+            },
         ),
         "robust": Preset(
             "a choice model that may be wrong: values of what is shown, and slates that it decides less of",
@@ -114,7 +126,10 @@ class SlateQ(LongTermAgent):
         return cast(Settings, self._settings)
 
     def values(self, observation: Observation) -> tuple[Tensor, Tensor]:
-        """Return Q of every candidate [B, C] and of no click [B], in units of reward."""
+        """Return Q of every candidate [B, C] and of no click [B], in units of reward.
+
+        With `step_values` less what the step of the session is worth, the same for all of them.
+        """
         return self._values(self.regression, observation)
 
     def _values(self, regression: Regression[Any], observation: Observation) -> tuple[Tensor, Tensor]:
