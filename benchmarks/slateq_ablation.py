@@ -17,7 +17,8 @@ CLAIM = (
     "2,000 sessions of new users each; CPU seconds of training, one thread. All rows take the preset `fast` and change "
     "what they say: the newest rollout alone, the same with as many gradient steps as replay takes, replay of three "
     "remembered segments for each new one, then a target network (a copy taken every 4 updates), its double form, and "
-    "one-step targets in place of λ-returns; prioritised replay draws with α = 0.6. The state value that a dueling network adds is part of the network and "
+    "one-step targets in place of λ-returns; "
+    "prioritised replay draws with α = 0.6. The state value that a dueling network adds is part of the network and "
     "has no switch."
 )
 WORLDS = (("interest-evolution", {}), ("long-term-satisfaction", {"variant": "sweetness"}))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from slatewise.agents import load as load
     from slatewise.agents import make_agent as make_agent
     from slatewise.agents.base import Agent as Agent
+    from slatewise.agents.deep_q import DeepQ as DeepQ
     from slatewise.agents.linucb import LinUCB as LinUCB
     from slatewise.agents.ppo import PPO as PPO
     from slatewise.agents.q_learning import QLearning as QLearning
@@ -58,6 +59,7 @@ _HOMES = {
     "Constrained": "constrained",
     "Constraints": "constraints",
     "Decision": "interactions",
+    "DeepQ": "agents.deep_q",
     "Environment": "environments.base",
     "Evaluation": "evaluation",
     "FeatureSchema": "features",
@@ -95,6 +97,7 @@ __all__ = [
     "Constrained",
     "Constraints",
     "Decision",
+    "DeepQ",
     "Environment",
     "Evaluation",
     "FeatureSchema",
