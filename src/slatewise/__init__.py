@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from slatewise.agents import load as load
     from slatewise.agents import make_agent as make_agent
     from slatewise.agents.base import Agent as Agent
+    from slatewise.agents.deep_q import DeepQ as DeepQ
     from slatewise.agents.evolution_strategies import EvolutionStrategies as EvolutionStrategies
     from slatewise.agents.linucb import LinUCB as LinUCB
     from slatewise.agents.ppo import PPO as PPO
@@ -59,6 +60,7 @@ _HOMES = {
     "Constrained": "constrained",
     "Constraints": "constraints",
     "Decision": "interactions",
+    "DeepQ": "agents.deep_q",
     "Environment": "environments.base",
     "Evaluation": "evaluation",
     "EvolutionStrategies": "agents.evolution_strategies",
@@ -97,6 +99,7 @@ __all__ = [
     "Constrained",
     "Constraints",
     "Decision",
+    "DeepQ",
     "Environment",
     "Evaluation",
     "EvolutionStrategies",
