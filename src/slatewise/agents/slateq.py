@@ -85,7 +85,6 @@ class SlateQ(LongTermAgent):
             "rewards whose noise, and a hidden end, hide what an item is worth: longer returns, values of steps apart",
             1_000_000,
             {
-                "discount": 0.99,
                 "target": "sarsa",
                 "step_values": True,
                 "rollout_steps": 64,
