@@ -1,7 +1,9 @@
 """Networks that several agents share."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +91,59 @@ class HistoryEncoder(nn.Module):
         return seen.flatten(1) if self.gru is None else self.gru(seen)[1][0]
 
 
-class TwoTower(nn.Module):
+class UserReader(nn.Module):
+    """What every network knows of a user: features standardised, and beside them the code of the history."""
+
+    def __init__(self, spec: Spec, hidden: int, encoder: Encoder = "flat") -> None:
+        super().__init__()
+        if encoder == "gru" and not spec.history:
+            raise InputError(
+                "encoder=gru reads a history, and here none is remembered: set history=10 in the world, or where the "
+                "log is read, or leave encoder=flat"
+            )
+        self.user_normaliser = Normaliser(len(spec.user))
+        self.history = HistoryEncoder(spec, hidden, encoder) if spec.history else None
+        self.known = len(spec.user) + (self.history.width if self.history is not None else 0)
+        self.catalogue_features = len(spec.catalogue)
+
+    def learn_scale(self, observation: Observation) -> None:
+        """Take the features of a batch into the running statistics that standardise the input."""
+        self.user_normaliser.update(observation.user)
+        if self.history is not None and observation.history is not None:
+            self.history.learn_scale(observation.history)
+
+    def read(self, observation: Observation) -> Tensor:
+        """Return what is known of every user, [B, known]. Raises InputError for an observation of another kind."""
+        self._check(observation)
+        known = self.user_normaliser(observation.user)
+        if self.history is not None and observation.history is not None:
+            known = torch.cat([known, self.history(observation.history)], 1)
+        return known
+
+    def _check(self, observation: Observation) -> None:
+        shown = observation.catalogue.features.shape[1] if observation.catalogue is not None else 0
+        if shown != self.catalogue_features:
+            raise InputError(
+                f"the observation's catalogue has {shown} features, this network was made for "
+                f"{self.catalogue_features}: make the agent from the spec of what it observes"
+            )
+        if (observation.history is None) != (self.history is None):
+            has, made = ("no", "one") if observation.history is None else ("a", "none")
+            raise InputError(
+                f"the observation has {has} history and this network was made for {made}: make the agent from the spec "
+                "of what it observes"
+            )
+
+
+class Valuing(UserReader, ABC):
+    """A network that values what was shown."""
+
+    @abstractmethod
+    def at(self, observation: Observation, positions: Tensor) -> Tensor:
+        """Return the values of candidates, or of slates: as many a row as there are targets a row."""
+
+
+class TwoTower(Valuing):
     """Scores every candidate, and no click, for a user: ⟨user, item⟩ / √Z + item bias + state value.
 
     The item tower is a table over the catalogue's features (embedded once and gathered) plus a network over what
@@ -97,19 +151,10 @@ class TwoTower(nn.Module):
     """
 
     def __init__(self, spec: Spec, hidden: int, embedding: int, encoder: Encoder = "flat") -> None:
-        super().__init__()
-        if encoder == "gru" and not spec.history:
-            raise InputError(
-                "encoder=gru reads a history, and here none is remembered: set history=10 in the world, or where the "
-                "log is read, or leave encoder=flat"
-            )
+        super().__init__(spec, hidden, encoder)
         self.width = embedding
-        self.user_normaliser = Normaliser(len(spec.user))
-        self.history = HistoryEncoder(spec, hidden, encoder) if spec.history else None
-        remembered = self.history.width if self.history is not None else 0
-        self.user_tower = perceptron(len(spec.user) + remembered, hidden, hidden, embedding + 1)
+        self.user_tower = perceptron(self.known, hidden, hidden, embedding + 1)
         self.no_click = nn.Parameter(torch.zeros(embedding + 1))
-        self.catalogue_features = len(spec.catalogue)
         self.catalogue_tower = nn.Linear(len(spec.catalogue), embedding + 1) if spec.catalogue else None
         self.item_normaliser = Normaliser(len(spec.items))
         # Candidates are many and their own features few: a narrow network, whose last layer meets the user first.
@@ -119,9 +164,7 @@ class TwoTower(nn.Module):
 
     def learn_scale(self, observation: Observation) -> None:
         """Take the features of a batch into the running statistics that standardise the input."""
-        self.user_normaliser.update(observation.user)
-        if self.history is not None and observation.history is not None:
-            self.history.learn_scale(observation.history)
+        super().learn_scale(observation)
         self.item_normaliser.update(observation.items[observation.mask])
 
     def forward(self, observation: Observation) -> tuple[Tensor, Tensor]:
@@ -177,66 +220,75 @@ class TwoTower(nn.Module):
         item = torch.where((positions >= 0).unsqueeze(2), item, self.no_click)
         return torch.einsum("bz,bpz->bp", user, item[:, :, :-1]) + item[:, :, -1] + value.unsqueeze(1)
 
-    def _check(self, observation: Observation) -> None:
-        shown = observation.catalogue.features.shape[1] if observation.catalogue is not None else 0
-        if shown != self.catalogue_features:
-            raise InputError(
-                f"the observation's catalogue has {shown} features, this network was made for "
-                f"{self.catalogue_features}: make the agent from the spec of what it observes"
-            )
-        if (observation.history is None) != (self.history is None):
-            has, made = ("no", "one") if observation.history is None else ("a", "none")
-            raise InputError(
-                f"the observation has {has} history and this network was made for {made}: make the agent from the spec "
-                "of what it observes"
-            )
-
     def _user(self, observation: Observation) -> tuple[Tensor, Tensor]:
-        self._check(observation)
-        known = self.user_normaliser(observation.user)
-        if self.history is not None and observation.history is not None:
-            known = torch.cat([known, self.history(observation.history)], 1)
-        output = self.user_tower(known)
+        output = self.user_tower(self.read(observation))
         return output[:, :-1] / self.width**0.5, output[:, -1]
 
 
-class TowerRegression:
-    """A two-tower network, fitted to targets of single items by minibatch steps on the squared error.
+N = TypeVar("N", bound=nn.Module)
+V = TypeVar("V", bound=Valuing)
+
+
+class Descent(Generic[N]):
+    """A network with an optimiser that takes it down losses.
+
+    make: makes the network; its initial weights are fixed by the seed.
+    """
+
+    def __init__(self, make: Callable[[], N], learning_rate: float, seed: int, device: torch.device) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # the CPU's alone: other devices' generators are not ours
+            self.network = make().to(device)
+        self.learning_rate = learning_rate
+        self.optimizer = torch.optim.RAdam(self.network.parameters(), lr=learning_rate)
+
+    def step(self, loss: Tensor, rate: float) -> None:
+        """Take one step down a loss, at a share of the learning rate, the gradient held to `MAX_GRADIENT_NORM`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * rate
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
+        self.optimizer.step()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return weights and the optimizer's state, by name."""
+        tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
+        for i, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{key}": value for key, value in values.items()}
+        return tensors
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave."""
+        weights = {key.removeprefix("network."): v for key, v in tensors.items() if key.startswith("network.")}
+        self.network.load_state_dict(weights)
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, i, key = name.split(".", 2)
+                state.setdefault(int(i), {})[key] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+
+class Regression(Descent[V]):
+    """A network fitted to targets of what was shown, by minibatch steps on the squared error.
 
     Targets are centred and divided by the mean and the root mean square of the first ones, `shift` and `scale`, so that
     no agent needs to know how large rewards are (the deviation would not do: the first targets may be all alike).
     Predictions are in the targets' units.
     """
 
-    def __init__(
-        self,
-        spec: Spec,
-        hidden: int,
-        embedding: int,
-        learning_rate: float,
-        seed: int,
-        device: torch.device,
-        encoder: Encoder = "flat",
-    ) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # the CPU's alone: other devices' generators are not ours
-            self.network = TwoTower(spec, hidden, embedding, encoder).to(device)
+    def __init__(self, make: Callable[[], V], learning_rate: float, seed: int, device: torch.device) -> None:
+        super().__init__(make, learning_rate, seed, device)
         self.shift, self.scale = torch.zeros((), device=device), torch.zeros((), device=device)
-        self.learning_rate = learning_rate
-        self.optimizer = torch.optim.RAdam(self.network.parameters(), lr=learning_rate)
-
-    @torch.no_grad()
-    def predict(self, observation: Observation) -> tuple[Tensor, Tensor]:
-        """Return predictions for every candidate [B, C] and for no click [B]."""
-        items, no_click = self.network(observation)
-        return self._in_units(items), self._in_units(no_click)
 
     @torch.no_grad()
     def predict_at(self, observation: Observation, positions: Tensor) -> Tensor:
-        """Return predictions for some candidates a row, [B, P] from positions [B, P]; −1 stands for no click."""
-        return self._in_units(self.network.at(observation, positions))
+        """Return predictions of what `network.at` values."""
+        return self.in_units(self.network.at(observation, positions))
 
-    def _in_units(self, predictions: Tensor) -> Tensor:
+    def in_units(self, predictions: Tensor) -> Tensor:
+        """Return what the network says in the targets' units."""
         return predictions * torch.where(self.scale > 0, self.scale, 1.0) + self.shift
 
     def fit(
@@ -252,8 +304,8 @@ class TowerRegression:
     ) -> float:
         """Take passes of minibatch steps; return the mean squared error in units of the scale.
 
-        positions: int64 [B, P], −1 for no click.  targets: [B, P].  weights: [B, P], 0 where a target does not count.
-        rate: share of the learning rate.
+        positions: what `network.at` values, int64 [B, …].  targets: [B, P], P values a row.  weights: [B, P], 0 where
+        a target does not count.  rate: share of the learning rate.
         """
         if float(self.scale) == 0:
             self._learn_scale(targets, weights)
@@ -268,15 +320,6 @@ class TowerRegression:
                 total += float(loss.detach()) * len(rows) / len(targets)
         return total / passes
 
-    def step(self, loss: Tensor, rate: float) -> None:
-        """Take one step down a loss, at a share of the learning rate, the gradient held to `MAX_GRADIENT_NORM`."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * rate
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
-        self.optimizer.step()
-
     def _learn_scale(self, targets: Tensor, weights: Tensor) -> None:
         count = weights.sum().clamp(min=1)
         mean = (targets * weights).sum() / count
@@ -285,20 +328,31 @@ class TowerRegression:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return weights, shift, scale and the optimizer's state, by name."""
-        tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
-        tensors |= {"shift": self.shift, "scale": self.scale}
-        for i, values in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{key}": value for key, value in values.items()}
-        return tensors
+        return super().tensors() | {"shift": self.shift, "scale": self.scale}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave."""
-        weights = {key.removeprefix("network."): v for key, v in tensors.items() if key.startswith("network.")}
-        self.network.load_state_dict(weights)
+        super().load_tensors(tensors)
         self.shift, self.scale = tensors["shift"], tensors["scale"]
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, i, key = name.split(".", 2)
-                state.setdefault(int(i), {})[key] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+
+class TowerRegression(Regression[TwoTower]):
+    """A two-tower network, fitted to targets of single items, int64 positions [B, P], −1 for no click."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        hidden: int,
+        embedding: int,
+        learning_rate: float,
+        seed: int,
+        device: torch.device,
+        encoder: Encoder = "flat",
+    ) -> None:
+        super().__init__(lambda: TwoTower(spec, hidden, embedding, encoder), learning_rate, seed, device)
+
+    @torch.no_grad()
+    def predict(self, observation: Observation) -> tuple[Tensor, Tensor]:
+        """Return predictions for every candidate [B, C] and for no click [B]."""
+        items, no_click = self.network(observation)
+        return self.in_units(items), self.in_units(no_click)

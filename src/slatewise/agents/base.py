@@ -209,15 +209,12 @@ class Agent(GreedyPolicy, ABC):
         return agent
 
 
-class NetworkAgent(Agent, ABC):
-    """An agent that fits a two-tower network to rollouts of parallel users, and explores with a falling ε."""
+class FallingEpsilonAgent(Agent, ABC):
+    """An agent that learns from rollouts of parallel users, and explores with a falling ε."""
 
     def build(self, settings: Any) -> None:
-        """Take the settings and make the network and the memory."""
+        """Take the settings and make the memory."""
         self._settings = s = cast(FallingEpsilonSettings, settings)
-        self.regression = TowerRegression(
-            self.spec, s.hidden, s.embedding, s.learning_rate, self.seed, self.device, s.encoder
-        )
         self.memory = Rollout(s.rollout_steps)
 
     @property
@@ -233,14 +230,26 @@ class NetworkAgent(Agent, ABC):
         """Return the probability of a uniform slate when exploring, at the present step."""
         return self._settings.epsilon_at(self.steps, self.explore_floor)
 
-    @abstractmethod
-    def lessons(self, rollout: Interactions) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what the network is fitted to: candidates (−1 for no click), targets and weights, each [T · B, P]."""
-
     def observe(self, interactions: Interactions) -> None:
         """Remember one vector step."""
         self.memory.add(interactions)
         self.steps += len(interactions)
+
+
+class NetworkAgent(FallingEpsilonAgent, ABC):
+    """One that fits a two-tower network to the rollouts."""
+
+    def build(self, settings: Any) -> None:
+        """Take the settings and make the network and the memory."""
+        super().build(settings)
+        s = self._settings
+        self.regression = TowerRegression(
+            self.spec, s.hidden, s.embedding, s.learning_rate, self.seed, self.device, s.encoder
+        )
+
+    @abstractmethod
+    def lessons(self, rollout: Interactions) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what the network is fitted to: candidates (−1 for no click), targets and weights, each [T · B, P]."""
 
     def update(self) -> dict[str, float] | None:
         """Learn from a full rollout; return `loss`, `value`, `epsilon`, `learning_rate`, or None before it is full.
