@@ -31,6 +31,7 @@ AGENTS = {
     "cascade-ucb": "lists:CascadeUCB",
     "position-ucb": "lists:PositionUCB",
     "slateq": "slateq:SlateQ",
+    "wolpertinger": "wolpertinger:Wolpertinger",
     "ppo": "ppo:PPO",
     "reinforce": "reinforce:Reinforce",
     "q-learning": "q_learning:QLearning",
