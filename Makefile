@@ -49,6 +49,7 @@ bench: $(VENV)/.user
 	$(BIN)/python benchmarks/policy_gradient.py
 	$(BIN)/python benchmarks/curves.py
 	$(BIN)/python benchmarks/retrieval.py
+	$(BIN)/python benchmarks/wolpertinger.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("slatewise needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else 0'

@@ -21,7 +21,7 @@ ROOMS = [
         "aggregates", "registry", "documents", "cache", "ridges", "explanations", "metrics", "features", "mazes",
         "cascades", "indexes",
     ],
-    ["slates", "drawing", "fitting", "sums", "linear_models", "whole_slates"],
+    ["slates", "drawing", "fitting", "sums", "linear_models", "whole_slates", "item_space"],
     ["policies", "distributions", "retrieval", "online_fitting"],
     ["environments", "agents", "logs", "off_policy", "constrained"],
     ["evaluation", "runs", "naming", "sessions", "ceilings", "feed_optimum"],

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from slatewise.agents.slateq import SlateQ as SlateQ
     from slatewise.agents.supervised import Supervised as Supervised
     from slatewise.agents.type_thompson import TypeThompson as TypeThompson
+    from slatewise.agents.wolpertinger import Wolpertinger as Wolpertinger
     from slatewise.constrained import Constrained as Constrained
     from slatewise.constraints import Constraints as Constraints
     from slatewise.environments import make as make
@@ -83,6 +84,7 @@ _HOMES = {
     "Supervised": "agents.supervised",
     "Training": "training",
     "TypeThompson": "agents.type_thompson",
+    "Wolpertinger": "agents.wolpertinger",
     "evaluate": "evaluation",
     "learn": "learning",
     "load": "agents",
@@ -121,6 +123,7 @@ __all__ = [
     "Supervised",
     "Training",
     "TypeThompson",
+    "Wolpertinger",
     "__version__",
     "evaluate",
     "gym",

@@ -1,5 +1,6 @@
 """Networks that several agents share."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Generic, Literal, TypeVar
@@ -90,13 +91,10 @@ class HistoryEncoder(nn.Module):
         return seen.flatten(1) if self.gru is None else self.gru(seen)[1][0]
 
 
-class Tower(nn.Module):
-    """What networks of users and items begin with: the user's tower, and the scales of what is read.
+class UserReader(nn.Module):
+    """What every network knows of a user: features standardised, and beside them the code of the history."""
 
-    outputs: of the user's tower.
-    """
-
-    def __init__(self, spec: Spec, hidden: int, outputs: int, encoder: Encoder) -> None:
+    def __init__(self, spec: Spec, hidden: int, encoder: Encoder) -> None:
         super().__init__()
         if encoder == "gru" and not spec.history:
             raise InputError(
@@ -105,29 +103,22 @@ class Tower(nn.Module):
             )
         self.user_normaliser = Normaliser(len(spec.user))
         self.history = HistoryEncoder(spec, hidden, encoder) if spec.history else None
-        remembered = self.history.width if self.history is not None else 0
-        self.user_tower = perceptron(len(spec.user) + remembered, hidden, hidden, outputs)
+        self.known = len(spec.user) + (self.history.width if self.history is not None else 0)
         self.catalogue_features = len(spec.catalogue)
-        self.item_normaliser = Normaliser(len(spec.items))
 
     def learn_scale(self, observation: Observation) -> None:
         """Take the features of a batch into the running statistics that standardise the input."""
         self.user_normaliser.update(observation.user)
         if self.history is not None and observation.history is not None:
             self.history.learn_scale(observation.history)
-        self.item_normaliser.update(observation.items[observation.mask])
 
-    def at(self, observation: Observation, positions: Tensor) -> Tensor:
-        """Return the scores of what stands at some positions a row: what a regression fits."""
-        raise NotImplementedError
-
-    def user_outputs(self, observation: Observation) -> Tensor:
-        """Return what the user's tower says, [B, outputs]. Raises InputError for other features than it is made for."""
+    def read(self, observation: Observation) -> Tensor:
+        """Return what is known of every user, [B, known]. Raises InputError for an observation of another kind."""
         self._check(observation)
         known = self.user_normaliser(observation.user)
         if self.history is not None and observation.history is not None:
             known = torch.cat([known, self.history(observation.history)], 1)
-        return self.user_tower(known)
+        return known
 
     def _check(self, observation: Observation) -> None:
         shown = observation.catalogue.features.shape[1] if observation.catalogue is not None else 0
@@ -142,6 +133,35 @@ class Tower(nn.Module):
                 f"the observation has {has} history and this network was made for {made}: make the agent from the spec "
                 "of what it observes"
             )
+
+
+class Valuing(UserReader, ABC):
+    """A network that values what was shown."""
+
+    @abstractmethod
+    def at(self, observation: Observation, positions: Tensor) -> Tensor:
+        """Return the values of what stands at some positions a row, [B, P]: what a regression fits."""
+
+
+class Tower(Valuing):
+    """What networks of users and items begin with: the user's tower, and the scales of what is read.
+
+    outputs: of the user's tower.
+    """
+
+    def __init__(self, spec: Spec, hidden: int, outputs: int, encoder: Encoder) -> None:
+        super().__init__(spec, hidden, encoder)
+        self.user_tower = perceptron(self.known, hidden, hidden, outputs)
+        self.item_normaliser = Normaliser(len(spec.items))
+
+    def learn_scale(self, observation: Observation) -> None:
+        """Take the features of a batch into the running statistics that standardise the input."""
+        super().learn_scale(observation)
+        self.item_normaliser.update(observation.items[observation.mask])
+
+    def user_outputs(self, observation: Observation) -> Tensor:
+        """Return what the user's tower says, [B, outputs]. Raises InputError for other features than it is made for."""
+        return self.user_tower(self.read(observation))
 
 
 class TwoTower(Tower):
@@ -219,29 +239,66 @@ class TwoTower(Tower):
         return output[:, :-1] / self.width**0.5, output[:, -1]
 
 
-Network = TypeVar("Network", bound=Tower)
+N = TypeVar("N", bound=nn.Module)
+V = TypeVar("V", bound=Valuing)
 
 
-class Regression(Generic[Network]):
-    """A network, fitted to targets by minibatch steps on the squared error.
+class Descent(Generic[N]):
+    """A network with an optimiser that takes it down losses.
+
+    make: makes the network; its initial weights are fixed by the seed.
+    """
+
+    def __init__(self, make: Callable[[], N], learning_rate: float, seed: int, device: torch.device) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # the CPU's alone: other devices' generators are not ours
+            self.network = make().to(device)
+        self.learning_rate = learning_rate
+        self.optimizer = torch.optim.RAdam(self.network.parameters(), lr=learning_rate)
+
+    def step(self, loss: Tensor, rate: float) -> None:
+        """Take one step down a loss, at a share of the learning rate, the gradient held to `MAX_GRADIENT_NORM`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * rate
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
+        self.optimizer.step()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return weights and the optimizer's state, by name."""
+        tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
+        for i, values in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{key}": value for key, value in values.items()}
+        return tensors
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave."""
+        weights = {key.removeprefix("network."): v for key, v in tensors.items() if key.startswith("network.")}
+        self.network.load_state_dict(weights)
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, i, key = name.split(".", 2)
+                state.setdefault(int(i), {})[key] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+
+
+class Regression(Descent[V]):
+    """A network fitted to targets of what was shown, by minibatch steps on the squared error.
 
     Targets are centred and divided by the mean and the root mean square of the first ones, `shift` and `scale`, so that
     no agent needs to know how large rewards are (the deviation would not do: the first targets may be all alike).
     Predictions are in the targets' units.
-    make: makes the network, whose first weights are fixed by the seed.
     """
 
-    def __init__(self, make: Callable[[], Network], learning_rate: float, seed: int, device: torch.device) -> None:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # the CPU's alone: other devices' generators are not ours
-            self.network = make().to(device)
+    def __init__(self, make: Callable[[], V], learning_rate: float, seed: int, device: torch.device) -> None:
+        super().__init__(make, learning_rate, seed, device)
         self.shift, self.scale = torch.zeros((), device=device), torch.zeros((), device=device)
-        self.learning_rate = learning_rate
-        self.optimizer = torch.optim.RAdam(self.network.parameters(), lr=learning_rate)
 
     @torch.no_grad()
     def predict_at(self, observation: Observation, positions: Tensor) -> Tensor:
-        """Return predictions for what stands at some positions a row."""
+        """Return predictions of what `network.at` values."""
         return self.in_units(self.network.at(observation, positions))
 
     def in_units(self, predictions: Tensor) -> Tensor:
@@ -261,8 +318,8 @@ class Regression(Generic[Network]):
     ) -> float:
         """Take passes of minibatch steps; return the mean squared error in units of the scale.
 
-        positions: int64, what the network's `at` takes.  targets, weights: as what it gives; weight 0 does not count.
-        rate: share of the learning rate.
+        positions: what `network.at` values, int64 [B, …].  targets: [B, P], P values a row.  weights: [B, P], 0 where
+        a target does not count.  rate: share of the learning rate.
         """
         if float(self.scale) == 0:
             self._learn_scale(targets, weights)
@@ -277,15 +334,6 @@ class Regression(Generic[Network]):
                 total += float(loss.detach()) * len(rows) / len(targets)
         return total / passes
 
-    def step(self, loss: Tensor, rate: float) -> None:
-        """Take one step down a loss, at a share of the learning rate, the gradient held to `MAX_GRADIENT_NORM`."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * rate
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
-        self.optimizer.step()
-
     def _learn_scale(self, targets: Tensor, weights: Tensor) -> None:
         count = weights.sum().clamp(min=1)
         mean = (targets * weights).sum() / count
@@ -294,23 +342,12 @@ class Regression(Generic[Network]):
 
     def tensors(self) -> dict[str, Tensor]:
         """Return weights, shift, scale and the optimizer's state, by name."""
-        tensors = {f"network.{key}": value for key, value in self.network.state_dict().items()}
-        tensors |= {"shift": self.shift, "scale": self.scale}
-        for i, values in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{key}": value for key, value in values.items()}
-        return tensors
+        return super().tensors() | {"shift": self.shift, "scale": self.scale}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave."""
-        weights = {key.removeprefix("network."): v for key, v in tensors.items() if key.startswith("network.")}
-        self.network.load_state_dict(weights)
+        super().load_tensors(tensors)
         self.shift, self.scale = tensors["shift"], tensors["scale"]
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, i, key = name.split(".", 2)
-                state.setdefault(int(i), {})[key] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
 
 
 class TowerRegression(Regression[TwoTower]):

@@ -28,8 +28,12 @@ class Product(Protocol):
 def products_of(policy: Any) -> tuple[Product, Product | None]:
     """Return the inner products by which an agent judges items: its network's, and its choice model's if it has one.
 
-    Raises InputError for a policy without a network of that kind.
+    An agent that looks for items in another way says so by a `product` of its own, which is all then.
+    Raises InputError for a policy without one and without a network of that kind.
     """
+    own = getattr(policy, "product", None)
+    if own is not None:
+        return own, None
     network = getattr(getattr(policy, "regression", None), "network", None)
     if network is None:
         raise InputError(
@@ -66,7 +70,8 @@ class Retrieved:
 
     policy: any agent or rule; it sees observations whose candidates are the retrieved rows.  candidates: how many are
     retrieved for each reason.  index: makes the index from vectors, [N, Z]; `ExactIndex`, or `FaissIndex` where that
-    is too slow. It is rebuilt when the catalogue or the policy's `updates` have changed.
+    is too slow. It is rebuilt when the catalogue or the policy's `updates` have changed; a product that has a
+    `vectors_version` is asked that instead: vectors that learning does not move need one index.
     value, attraction: what ranks items by inner products, by default `products_of(policy)`.
 
     With a value alone there is one reason to retrieve an item: it is worth most. Who chooses from a slate by
@@ -182,9 +187,11 @@ class Retrieved:
         """Return the index, built anew where the catalogue or the policy has changed."""
         catalogue = observation.catalogue
         assert catalogue is not None  # all of it is shown
-        source = catalogue.version, getattr(self.policy, "updates", None)
+        updates, products = getattr(self.policy, "updates", None), [one for one in self._products() if one is not None]
+        versions = [getattr(product, "vectors_version", updates) for product in products]
+        source = catalogue.version, versions
         if self._built is None or self._built.source != source:
-            vectors = torch.cat([product.vectors(catalogue) for product in self._products() if product is not None], 1)
+            vectors = torch.cat([product.vectors(catalogue) for product in products], 1)
             width = vectors.shape[1]
             self._built = _Built(source, self.make_index(vectors), vectors.T.cov(correction=0).view(width, width))
         return self._built

@@ -17,7 +17,7 @@ from slatewise.logs import Log, LogWriter
 from tiny_worlds import Recall
 
 STEPS = 4096
-NETWORKS = ("slateq", "supervised")
+NETWORKS = ("slateq", "supervised", "wolpertinger")
 ENCODERS = ("flat", "gru")
 
 

@@ -32,6 +32,7 @@ AGENTS = {
     "position-ucb": "lists:PositionUCB",
     "slateq": "slateq:SlateQ",
     "deep-q": "deep_q:DeepQ",
+    "wolpertinger": "wolpertinger:Wolpertinger",
     "ppo": "ppo:PPO",
     "reinforce": "reinforce:Reinforce",
     "evolution-strategies": "evolution_strategies:EvolutionStrategies",

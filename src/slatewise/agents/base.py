@@ -256,14 +256,12 @@ class NetworkAgent(Agent, ABC):
         self.steps += len(interactions)
 
     def update(self) -> dict[str, float] | None:
-        """Learn from a full rollout; return `loss`, `value`, `epsilon`, `learning_rate`, or None before it is full.
+        """Learn from a full rollout; return `loss`, `value`, `epsilon`, `learning_rate`, or None before it is full."""
+        return self.learn(self.memory.take()) if self.memory.full() else None
 
-        Raises InputError where the loss is not finite, before anything is saved.
-        """
-        if not self.memory.full():
-            return None
+    def learn(self, rollout: Interactions) -> dict[str, float]:
+        """Fit the network to a rollout. Raises InputError where the loss is not finite, before anything is saved."""
         s = self._settings
-        rollout = self.memory.take()
         positions, targets, weights = self.lessons(rollout)
         self.regression.network.learn_scale(rollout.observation)
         rate = s.rate_at(self.steps - len(rollout))
