@@ -18,7 +18,8 @@ CLAIM = (
     "what they say: the newest rollout alone, the same with as many gradient steps as replay takes, replay of three "
     "remembered segments for each new one, then a target network (a copy taken every 4 updates), its double form, and "
     "one-step targets in place of λ-returns; prioritised replay draws with α = 0.6. The state value that a dueling "
-    "network adds is part of the network and has no switch."
+    "network adds is part of the network and has no switch. Where the command names rows, the others stand from the "
+    "run before."
 )
 WORLDS = (("interest-evolution", {}), ("long-term-satisfaction", {"variant": "sweetness"}))
 REPLAY: dict[str, Any] = {"replay": 3, "minibatches": 16}
