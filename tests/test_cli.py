@@ -244,6 +244,26 @@ def test_the_mouse_learns_at_the_command_line(shell: Shell, tmp_path: Path) -> N
     assert "layout line 1, column 4: 'x' is no part of a maze" in error
 
 
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("train", "slateq", "--env", "maze", "--out"),
+        ("train", "linucb", "--log", "LOG", "--out"),
+        ("simulate", "maze", "--out"),
+        ("evaluate", "random", "--env", "maze", "--out"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(shell: Shell, tmp_path: Path, verb: tuple[str, ...]) -> None:
+    log = str(tmp_path / "log")
+    if "LOG" in verb:
+        shell.json("simulate", "interest-evolution", "--steps", "1000", "--out", log)
+    out = tmp_path / "out"
+    code, _, error = shell(*(log if word == "LOG" else word for word in verb), str(out), "--device", "abacus")
+    assert code == 2
+    assert "device='abacus' cannot be used here" in error
+    assert not out.exists()
+
+
 def test_a_preset_fills_in_settings_and_steps_and_set_overrides_it(shell: Shell, tmp_path: Path) -> None:
     presets = shell.json("agents", "slateq")["presets"]
     assert presets["fast"]["steps"] == 300_000

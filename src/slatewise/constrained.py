@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from slatewise.checks import usable_device
 from slatewise.constraints import Constraints, Filling
 from slatewise.drawing import first_shown, greedy_propensity, mix_propensity, uniform_first
 from slatewise.interactions import Decision, Observation, SlatePolicy
@@ -33,7 +34,7 @@ class Constrained:
         self.constraints = constraints
         self.name = str(getattr(policy, "name", type(policy).__name__))
         self.slate_size = policy.slate_size
-        self.device = torch.device(device)
+        self.device = usable_device(device)
         self.generator = policy_generator(seed, self.device)
 
     def act(self, observation: Observation, explore: bool = True) -> Decision:

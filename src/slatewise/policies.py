@@ -7,6 +7,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
+from slatewise.checks import usable_device
 from slatewise.drawing import (
     epsilon_propensity,
     epsilon_slate,
@@ -126,7 +127,7 @@ class GreedyPolicy:
             raise InputError(f"explore_floor={explore_floor}: a probability lies in [0, 1]")
         self.slate_size = slate_size
         self.explore_floor = explore_floor
-        self.device = torch.device(device)
+        self.device = usable_device(device)
         self.generator = policy_generator(seed, self.device)
 
     def greedy(self, observation: Observation, explore: bool) -> Tensor:
@@ -241,7 +242,7 @@ class Random:
 
     def __init__(self, slate_size: int, seed: int = 0, device: str | torch.device = "cpu") -> None:
         self.slate_size = slate_size
-        self.device = torch.device(device)
+        self.device = usable_device(device)
         self.generator = policy_generator(seed, self.device)
 
     def act(self, observation: Observation, explore: bool = True) -> Decision:  # noqa: ARG002 - random either way

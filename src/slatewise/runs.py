@@ -16,6 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -184,7 +185,13 @@ def metrics(folder: str | Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if _whole(line)]
 
 
-def make_world(folder: str | Path, users: int | None = None, seed: int | None = None, **changes: Any) -> Environment:
+def make_world(
+    folder: str | Path,
+    users: int | None = None,
+    seed: int | None = None,
+    device: str | torch.device = "cpu",
+    **changes: Any,
+) -> Environment:
     """Make the world that a run was trained in, with another number of users, seed or settings if given.
 
     Raises InputError where the folder is not a run, or holds an agent that learned from a log and knows no world.
@@ -193,7 +200,8 @@ def make_world(folder: str | Path, users: int | None = None, seed: int | None = 
         raise InputError(f"{folder} holds an agent alone, as learned from a log, and no world: name one with --env")
     run = read(folder)
     settings = run["world_settings"] | changes
-    return make(run["world"], users or run["users"], run["world_seed"] if seed is None else seed, **settings)
+    seed = int(run["world_seed"]) if seed is None else seed
+    return make(run["world"], users or run["users"], seed, device, **settings)
 
 
 def _whole(line: str) -> bool:

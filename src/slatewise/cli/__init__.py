@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from slatewise.cli import logs as logs_commands
-from slatewise.cli.base import Json, Overwrite, Seed, Set, Threads, Users, pairs, use_threads, world_of
+from slatewise.cli.base import Device, Json, Overwrite, Seed, Set, Threads, Users, pairs, use_threads, world_of
 from slatewise.cli.learn import learn_from
 from slatewise.cli.ope import ope
 from slatewise.cli.watch import watch
@@ -172,6 +172,7 @@ def simulate(
     overwrite: Overwrite = False,
     seed: Seed = 0,
     threads: Threads = 1,
+    device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
     """Run a policy in a world without learning, and write the log.
@@ -182,7 +183,7 @@ def simulate(
     from slatewise.evaluation import simulate as run
     from slatewise.naming import find_policy
 
-    env, agent_settings = world_of(env_name, users, seed, settings, policy)
+    env, agent_settings = world_of(env_name, users, seed, settings, policy, device)
     chosen = find_policy(policy, env, seed, explore_floor, agent_settings, explore)
     if out is None:
         result = run(chosen, env, steps, progress=not as_json)
@@ -235,6 +236,7 @@ def train(
     overwrite: Overwrite = False,
     seed: Seed = 0,
     threads: Threads = 1,
+    device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
     """Train an agent in a world; Ctrl-C leaves a usable run, --resume goes on. Or let a bandit learn from a log.
@@ -247,7 +249,7 @@ def train(
     if log is not None:
         if preset is not None:
             raise InputError(f"--preset {preset} is for learning in a world: leave it out with --log")
-        learn_from(log, agent, out, settings, seed, overwrite, as_json)
+        learn_from(log, agent, out, settings, seed, device, overwrite, as_json)
         return
     assert env_name is not None
     from slatewise.agents import agent_class
@@ -256,7 +258,7 @@ def train(
 
     chosen = agent_class(agent).preset(preset) if preset is not None else None
     steps = steps or (chosen.steps if chosen else 1_000_000)
-    env, agent_settings = world_of(env_name, users, seed, settings, agent)
+    env, agent_settings = world_of(env_name, users, seed, settings, agent, device)
     learner = agent_for(agent, env, seed, **{**(chosen.settings if chosen else {}), **agent_settings})
     result = run(learner, env, steps, out, resume, overwrite, progress=not as_json)
     line = result.metrics | {key: value for key, value in result.to_json().items() if key != "metrics"}
@@ -292,6 +294,7 @@ def evaluate(
     settings: Set = None,
     seed: Seed = 1000,
     threads: Threads = 1,
+    device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
     """Mean return of a policy in simulation, its standard error, and its share of the possible gain.
@@ -307,17 +310,17 @@ def evaluate(
 
     agent_settings: dict[str, Any] = {}
     users = users or min(1000, episodes)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
     if env_name is not None:
-        env, agent_settings = world_of(env_name, users, seed, settings, policy)
+        env, agent_settings = world_of(env_name, users, seed, settings, policy, device)
     elif is_trained(policy):
         given = {key.removeprefix("env."): value for key, value in pairs(settings).items()}
-        env = make_world(policy, users, seed, **given)
+        env = make_world(policy, users, seed, device, **given)
     else:
         raise InputError(f"{policy!r} is no run's folder: name one, or a rule or an agent and its world with --env")
     chosen = find_policy(policy, env, seed, settings=agent_settings, explore=explore)
     other = find_policy(paired_with, env, seed) if paired_with is not None else None
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
     tally = Tally(env.spec) if metrics else None
     count = tally.add if tally is not None else None
     results = evaluate_seeds(chosen, env, episodes, seeds, explore, other, not as_json, count)

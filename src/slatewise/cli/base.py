@@ -16,6 +16,7 @@ Set = Annotated[
         "--set", metavar="KEY=VALUE", help="a setting of the world or the agent; env.KEY or agent.KEY if both"
     ),
 ]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="where users and networks are: cpu, cuda, cuda:1, mps")]
 Users = Annotated[int, typer.Option(min=1, help="users simulated side by side")]
 Overwrite = Annotated[bool, typer.Option(help="replace what is in the folder")]
 
@@ -30,7 +31,9 @@ def use_threads(threads: int) -> None:
     keep_freed_memory()
 
 
-def world_of(name: str, users: int, seed: int, given: Sequence[str] | None, policy: str) -> tuple[Any, dict[str, Any]]:
+def world_of(
+    name: str, users: int, seed: int, given: Sequence[str] | None, policy: str, device: str
+) -> tuple[Any, dict[str, Any]]:
     """Make a world with its part of the settings; return it and the agent's part."""
     from slatewise.agents import agent_class, is_agent
     from slatewise.environments import world
@@ -52,7 +55,7 @@ def world_of(name: str, users: int, seed: int, given: Sequence[str] | None, poli
             raise InputError(f"--set {key}: both {name} and {policy} have it, say env.{key} or agent.{key}")
         else:
             raise unknown_name(f"setting of {name} or {policy}", key, [*cls.Settings.model_fields, *of_agent])
-    return cls(users=users, seed=seed, **mine), agents
+    return cls(users=users, seed=seed, device=device, **mine), agents
 
 
 def pairs(given: Sequence[str] | None) -> dict[str, str]:

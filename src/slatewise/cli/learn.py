@@ -9,7 +9,14 @@ from slatewise.output import show
 
 
 def learn_from(
-    path: Path, name: str, out: Path, settings: Sequence[str] | None, seed: int, overwrite: bool, as_json: bool
+    path: Path,
+    name: str,
+    out: Path,
+    settings: Sequence[str] | None,
+    seed: int,
+    device: str,
+    overwrite: bool,
+    as_json: bool,
 ) -> None:
     """Make an agent for a log, let it learn in one pass, and save it."""
     from slatewise.agents import make_agent
@@ -20,7 +27,7 @@ def learn_from(
     check_agent_folder(out, overwrite)
     log = Log(path)
     given = {key.removeprefix("agent."): value for key, value in pairs(settings).items()}
-    agent = make_agent(name, log.spec, None, seed, **given)
+    agent = make_agent(name, log.spec, None, seed, device, **given)
     started = time.perf_counter(), time.process_time()
     learn(agent, log, progress=not as_json)
     seconds, cpu_seconds = time.perf_counter() - started[0], time.process_time() - started[1]

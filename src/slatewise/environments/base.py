@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from slatewise.checks import check_slate
+from slatewise.checks import check_slate, usable_device
 from slatewise.choice import Choice
 from slatewise.errors import InputError, check_seed, unknown_name
 from slatewise.history import interaction_features, push, summary_increment
@@ -95,7 +95,7 @@ class Environment(ABC):
             )
         self.users = users
         self.seed = seed
-        self.device = torch.device(device)
+        self.device = usable_device(device)
         self.build(values)
         self.reset(seed)
 
