@@ -104,18 +104,27 @@ class SlateTower(Tower):
         gate, shift, pull, value = self._user(observation)
         rows, candidates = observation.item_ids.shape
         codes = self._codes(observation, torch.arange(candidates, device=slates.device).expand(rows, -1), gate)
+        if slates.shape[1] == 1:  # nothing is added up
+            for some in self._parts(rows, slates):
+                hidden = (shift[some].unsqueeze(1) + codes[some][:, slates[:, 0], 0]).relu_()
+                yield some, torch.einsum("bz,bsz->bs", pull[some], hidden) + value[some].unsqueeze(1)
+            return
         holds = slates.new_zeros(len(slates), self.slots, candidates, dtype=codes.dtype)
         for slot, item in enumerate(slates.unbind(1)):
             holds[torch.arange(len(slates), device=slates.device), min(slot, self.slots - 1), item] = 1
         # Units come first and slates last, so that the sum over items is one product of matrices, the fastest there is.
         parts, holds = codes.permute(0, 3, 2, 1).flatten(2), holds.flatten(1).T
-        limit = CHUNK_VALUES if slates.device.type == "cpu" else DEVICE_VALUES
-        size = max(1, limit // (self.width * len(slates)))
-        for start in range(0, rows, size):
-            some = slice(start, start + size)
+        for some in self._parts(rows, slates):
             hidden = torch.baddbmm(shift[some].unsqueeze(2), parts[some], holds.expand(len(parts[some]), -1, -1))
             scores = torch.bmm(pull[some].unsqueeze(1), hidden.relu_()).squeeze(1)
             yield some, scores + value[some].unsqueeze(1)
+
+    def _parts(self, rows: int, slates: Tensor) -> Iterator[slice]:
+        """Yield parts of the rows whose hidden units, of all slates, are made at once."""
+        limit = CHUNK_VALUES if slates.device.type == "cpu" else DEVICE_VALUES
+        size = max(1, limit // (self.width * len(slates)))
+        for start in range(0, rows, size):
+            yield slice(start, start + size)
 
 
 def available(mask: Tensor, slates: Tensor) -> Tensor:
@@ -123,11 +132,12 @@ def available(mask: Tensor, slates: Tensor) -> Tensor:
     return mask[:, slates].all(2)
 
 
+@torch.no_grad()
 def best_slates(network: SlateTower, observation: Observation, k: int, ordered: bool) -> tuple[Tensor, Tensor]:
     """Return the slate of highest value for every row, [B, k], and that value [B], in the network's units.
 
-    Rows with fewer candidates than slots have all of them, and holes. Raises InputError where there are too many
-    slates, or a value is not a number.
+    Rows with fewer candidates than slots have all of them, and holes: unordered, that is one slate, whatever the number
+    of other sets of that size. Raises InputError where there are too many slates, or a value is not a number.
     """
     mask = observation.mask
     slate = torch.full((len(mask), k), -1, device=mask.device)
@@ -135,6 +145,10 @@ def best_slates(network: SlateTower, observation: Observation, k: int, ordered: 
     sizes = mask.sum(1).clamp(max=k)
     for size in sizes.unique().tolist():
         rows = (sizes == size).nonzero().squeeze(1)
+        if size < k and not ordered:
+            slate[rows, :size] = mask[rows].byte().argsort(dim=1, descending=True, stable=True)[:, :size]
+            value[rows] = _numbers(network.at(observation[rows], slate[rows])).squeeze(1)
+            continue
         slates = all_slates(mask.shape[1], size, ordered, mask.device)
         for part, values in network.of_all(observation[rows], slates):
             some = rows[part]
@@ -156,9 +170,14 @@ def _best(values: Tensor) -> tuple[Tensor, Tensor]:
     Candidates that are alike make slates that are, and their values differ in the last digits, differently in batches
     of another size: a policy must show the same slate in any batch.
     """
-    best = values.amax(1, keepdim=True)
+    best = _numbers(values.amax(1, keepdim=True))
+    near = values >= best - NEAR * best.abs().clamp(min=1)
+    return near.byte().argmax(1), best.squeeze(1)
+
+
+def _numbers(best: Tensor) -> Tensor:
+    """Return the values of best slates [B, 1]. Raises InputError where one is not a number."""
     if bool(best.isnan().any()):
         row = int(best.isnan().nonzero()[0, 0])
         raise InputError(f"a slate's value in row {row} is NaN: the model that gave it has diverged")
-    near = values >= best - NEAR * best.abs().clamp(min=1)
-    return near.byte().argmax(1), best.squeeze(1)
+    return best

@@ -126,6 +126,30 @@ def test_candidates_that_are_not_to_be_shown_never_are_and_too_few_leave_holes()
     assert bool((agent.propensity(seen, slate, explore=False) == 1).all())
 
 
+def test_all_of_too_few_candidates_are_one_slate_however_many_sets_of_that_size_there_are() -> None:
+    """16 of 20 are 4,845 sets, which can be valued; 10 of 20 are 184,756, and of a user's 10 candidates 1."""
+    env = sw.make("interest-evolution", users=3, seed=0, candidates=20, slate_size=16)
+    seen = env.observation
+    ids = seen.item_ids.clone()
+    ids[0, ::2] = -1
+    seen = replace(seen, item_ids=ids)
+    agent = DeepQ(env.spec, env.choice, seed=0)
+    slate, value = agent.best(seen, agent.regression)
+    assert slate[0].tolist() == [*range(1, 20, 2), *[-1] * 6]
+    assert bool((slate[1:] >= 0).all())
+    torch.testing.assert_close(value, agent.value_of(seen, slate, agent.regression))
+
+
+def test_one_slot_among_thousands_needs_no_sum_over_candidates() -> None:
+    env = sw.make("many-armed-bandit", users=3, seed=2, items=300, candidates=300, features=4)
+    agent = DeepQ(env.spec, seed=0)
+    values, seen = agent.values(env.observation), env.observation
+    assert values.shape == (3, 300)
+    one = [agent.value_of(seen, torch.full((3, 1), item), agent.regression) for item in range(300)]
+    torch.testing.assert_close(values, torch.stack(one, 1), rtol=1e-5, atol=1e-5)
+    assert len(values[0].unique()) > 100
+
+
 def test_in_order_too_all_of_too_few_candidates_are_shown() -> None:
     env = sw.make("interest-evolution", users=3, seed=0, candidates=4, slate_size=3)
     seen = env.observation
@@ -197,6 +221,9 @@ def test_a_diverged_network_is_named() -> None:
         agent.regression.network.code.weight.fill_(torch.nan)
     with pytest.raises(sw.InputError, match="a slate's value in row 0 is NaN"):
         best_slates(agent.regression.network, env.observation, 2, ordered=False)
+    few = replace(env.observation, item_ids=torch.where(torch.arange(10) < 1, env.observation.item_ids, -1))
+    with pytest.raises(sw.InputError, match="a slate's value in row 0 is NaN"):
+        best_slates(agent.regression.network, few, 2, ordered=False)
 
 
 def test_the_older_copy_needs_no_choice_and_double_needs_it() -> None:
