@@ -140,3 +140,10 @@ def test_a_propensity_of_its_own_is_asked_candidate_by_candidate() -> None:
     assert found.tolist() == [[1.0, 0.0, 0.0, 0.0]] * 2
     with pytest.raises(InputError, match=r"Wrong.probabilities gives \[2, 1\] for 2 rows of 4 candidates: return the"):
         candidate_probabilities(Wrong(1), observation(2), explore=True)
+
+
+def test_a_device_without_numbers_is_refused() -> None:
+    """Tensors of `meta` can be made, and nothing can be drawn there."""
+    for made in (lambda: Random(1, device="meta"), lambda: make("maze", users=1, device="meta")):
+        with pytest.raises(InputError, match=r"device='meta' cannot be used here .*: give cpu"):
+            made()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slatewise.interactions import Decision, Interactions, Observation, Response
-from slatewise.returns import STEP_MEMORY, Mean, SessionReturns, StepValues, lambda_returns
+from slatewise.returns import MOST_STEPS, STEP_MEMORY, Mean, SessionReturns, StepValues, lambda_returns
 
 
 def one_user(reward, next_value, terminated, truncated, discount: float, trace: list[float]) -> list[float]:
@@ -140,3 +140,10 @@ def test_step_values_forget_all_but_the_newest_returns() -> None:
     values.learn(step, torch.full((64,), 4.0, dtype=torch.float64))
     known = (STEP_MEMORY * 100 + 64 * 4) / (STEP_MEMORY + 64)
     assert float(values.at(torch.tensor([0]))) == pytest.approx(known)
+
+
+def test_step_values_stay_small_whatever_the_step() -> None:
+    values = StepValues()
+    values.learn(torch.tensor([0, 10**12, MOST_STEPS - 1]), torch.tensor([1.0, 2.0, 4.0]).double())
+    assert values.table.shape == (2, MOST_STEPS)
+    assert values.at(torch.tensor([0, 10**15, MOST_STEPS])).tolist() == [1, 3, 3]

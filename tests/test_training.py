@@ -83,6 +83,20 @@ def test_the_newest_checkpoint_alone_has_the_memory(tmp_path: Path) -> None:
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) > 1
 
 
+def test_what_a_kill_left_of_a_checkpoint_goes_with_the_next(tmp_path: Path) -> None:
+    agent, env = start("linucb")
+    cut = tmp_path / "run" / "checkpoints" / ".000000000123"
+    sw.train(agent, env, 64, tmp_path / "run", progress=False)
+    cut.mkdir()
+    (cut / "memory.safetensors").write_bytes(b"half")
+    agent, env = start("linucb")
+    run = runs.Run(tmp_path / "run")
+    env.step(agent.act(env.observation))
+    agent.steps = 128
+    run.checkpoint(env, agent, {})
+    assert not cut.exists()
+
+
 def test_serving_needs_no_memory(tmp_path: Path) -> None:
     newest = half_of_a_run(tmp_path / "run")
     (newest / "memory.safetensors").unlink()

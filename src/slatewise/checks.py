@@ -13,12 +13,14 @@ from slatewise.plain import is_few
 def usable_device(device: str | torch.device) -> torch.device:
     """Return a device. Raises InputError for one that torch does not know, or cannot use here."""
     try:
-        return torch.empty(0, device=device).device
+        found = torch.empty(0, device=device).device
+        torch.Generator(found)  # `meta` has none, and no numbers either
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0][:120]
         raise InputError(
             f"device={str(device)!r} cannot be used here ({reason}): give cpu, or install a PyTorch built for it"
         ) from None
+    return found
 
 
 def check_slate(slate: Tensor, item_ids: Tensor, name: str = "slate", holes: bool = True) -> None:

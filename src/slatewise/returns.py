@@ -9,6 +9,7 @@ from torch import Tensor
 from slatewise.interactions import Interactions
 
 STEP_MEMORY = 32.0  # returns that what is known of a step counts for, at most
+MOST_STEPS = 100_000  # that are told apart
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ class StepValues:
     How much of a session is left moves returns far more than an item does, no item changes it, and an observation need
     not tell it. Taken out of the returns, it leaves the differences between users and items, which a choice needs.
     `table`: float64 [2, L], the running mean of the returns of every step met so far, and how many returns it counts
-    for, `STEP_MEMORY` at most, so that what was learned first is forgotten.
+    for, `STEP_MEMORY` at most, so that what was learned first is forgotten. Of a session without end, what comes after
+    `MOST_STEPS` is one step.
     """
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
@@ -92,6 +94,7 @@ class StepValues:
 
     def learn(self, step: Tensor, returns: Tensor) -> None:
         """Take new returns float64 [B] at their steps into the means."""
+        step = step.clamp(max=MOST_STEPS - 1)
         new = max(0, int(step.max()) + 1 - self.table.shape[1])
         mean, weight = torch.nn.functional.pad(self.table, (0, new))
         count, total = (torch.zeros_like(mean).index_add(0, step, of) for of in (torch.ones_like(returns), returns))

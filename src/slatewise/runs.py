@@ -91,7 +91,8 @@ class Run:
         if final.is_dir() and latest_checkpoint(self.folder) == final:
             return final  # nothing happened since, and replacing it could lose it
         unfinished = final.with_name(f".{name}")
-        shutil.rmtree(unfinished, ignore_errors=True)
+        for cut in (self.folder / CHECKPOINTS).glob(".[0-9]*"):
+            shutil.rmtree(cut, ignore_errors=True)  # what a kill left behind, perhaps a whole memory
         agent.save(unfinished)
         save_file(env.snapshot(), unfinished / "environment.safetensors")
         memory = agent.memory_tensors()
