@@ -227,6 +227,14 @@ def test_policies_under_constraints(policy: str, rules: str) -> None:
     check_same(run)
 
 
+def test_a_policy_under_constraints_is_where_the_policy_is() -> None:
+    env = sw.make("interest-evolution", users=9, device="cuda", slate_size=3)
+    held = sw.Constrained(sw.SlateQ(env.spec, env.choice, 1, "cuda"), RULES["excluding"])
+    assert held.device == CUDA
+    assert held.act(env.observation).slate.device == CUDA
+    assert sw.Constrained(env.rule("random"), RULES["excluding"]).device == env.device
+
+
 # Whole catalogues.
 
 

@@ -24,17 +24,22 @@ class Constrained:
     that rank items by scores is the best slate too. What may come is what a slate can still be completed after
     (`constraints.Filling`).
 
-    `policy.observe` takes what came of these decisions, and the policy learns as ever.
+    `policy.observe` takes what came of these decisions, and the policy learns as ever. device: where observations are;
+    None is where the policy is.
     """
 
     def __init__(
-        self, policy: SlatePolicy, constraints: Constraints, seed: int = 0, device: str | torch.device = "cpu"
+        self,
+        policy: SlatePolicy,
+        constraints: Constraints,
+        seed: int = 0,
+        device: str | torch.device | None = None,
     ) -> None:
         self.policy = policy
         self.constraints = constraints
         self.name = str(getattr(policy, "name", type(policy).__name__))
         self.slate_size = policy.slate_size
-        self.device = usable_device(device)
+        self.device = usable_device(device or getattr(policy, "device", None) or "cpu")
         self.generator = policy_generator(seed, self.device)
 
     def act(self, observation: Observation, explore: bool = True) -> Decision:

@@ -1,5 +1,6 @@
 """Prioritised replay: segments come as often as their priorities say, and count by the paper's weights."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -76,6 +77,23 @@ def test_what_was_learned_from_gets_its_error_the_largest_of_several_uses_and_ne
     memory.learned(torch.tensor([4.0, 1.0, 0.0, 2.0, 0.5, 3.0, 8.0, 6.0]))
     right = [4.0, 1.0, 8 * LEAST, 2.0, 5.0, 6.0, 7.0, 3.0, 9.0, 8.0, 11.0, 12.0]
     assert memory.priorities.tolist() == pytest.approx(right)
+
+
+def test_segments_in_which_nothing_counts_are_drawn_all_the_same() -> None:
+    """The published recipe learns from clicks alone, and a rollout may have none."""
+    memory, env = filled(times=2, power=0.6)
+    taken(memory, env)
+    before = float(memory.priorities.max())
+    memory.learned(torch.zeros(3 * USERS))
+    assert float(memory.priorities.min()) == LEAST * before
+    env = sw.make("interest-evolution", users=2, seed=0)
+    published: dict[str, Any] = {"null_value": False, "trace": 0.0, "replay": 1, "prioritised": 0.6}
+    agent = sw.SlateQ(env.spec, env.choice, **(FAST | published | {"rollout_steps": 1}))
+    for _ in range(3):
+        seen = env.step(agent.act(env.observation))
+        nothing = replace(seen.response, clicked=torch.zeros_like(seen.response.clicked))
+        agent.observe(replace(seen, response=nothing))
+        assert agent.update() is not None
 
 
 @pytest.mark.parametrize("name", ["slateq", "deep-q"])

@@ -177,7 +177,8 @@ class PrioritisedReplay(Replay):
 
     def learned(self, errors: Tensor) -> None:
         """Take the mean absolute errors of the segments taken last, new ones first; of several uses the largest."""
-        errors = errors.double().clamp(min=LEAST * float(errors.max()))
+        least = LEAST * (float(errors.max()) or float(self.priorities.max()))  # where nothing counted, errors are 0
+        errors = errors.double().clamp(min=least)
         self.priorities[self._taken] = 0.0
         self.priorities.scatter_reduce_(0, self._taken, errors, "amax")
 
