@@ -35,6 +35,13 @@ bench: $(VENV)/.user
 	$(BIN)/python benchmarks/ceilings.py
 	$(BIN)/python benchmarks/simulation.py
 	$(BIN)/python benchmarks/slateq.py
+	$(BIN)/python benchmarks/slateq_paper.py
+	$(BIN)/python benchmarks/slateq_ablation.py
+	$(BIN)/python benchmarks/joint_choice.py
+	$(BIN)/python benchmarks/slides.py
+	$(BIN)/python benchmarks/history.py
+	$(BIN)/python benchmarks/planning.py
+	$(BIN)/python benchmarks/slates.py
 	$(BIN)/python benchmarks/bandits.py
 	$(BIN)/python benchmarks/bandit_seeds.py
 	$(BIN)/python benchmarks/mismatch.py

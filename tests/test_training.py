@@ -26,6 +26,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "linucb": {},
     "slateq, replay": {**TINY, "replay": 3, "replay_size": 6000, "target_every": 2},
     "slateq, prioritised": {**TINY, "replay": 2, "replay_size": 6000, "prioritised": 0.6},
+    "slateq, steps": {**TINY, "step_values": True, "target": "sarsa"},
+    "deep-q, replay": {**TINY, "replay": 1, "replay_size": 6000, "prioritised": 0.6},
+    "wolpertinger, replay": {**TINY, "replay": 1, "replay_size": 6000, "target_every": 2},
     "slateq, choice learned": {**TINY, "fit_choice": "logit", "replay": 1},
 }
 

@@ -50,9 +50,8 @@ class UserTower(nn.Module):
         known, self.catalogue_features = len(spec.user), len(spec.catalogue)
         known += self.history.width if self.history is not None else 0
         # Weights of every layer, [inputs, outputs], one after the other in a row of parameters.
-        self.shapes = [(known + 1, spec.item_features)]
-        if hidden:
-            self.shapes = [(known + 1, hidden), (hidden + 1, spec.item_features)]
+        last = spec.item_features
+        self.shapes = [(known + 1, hidden), (hidden + 1, last)] if hidden else [(known + 1, last)]
         self.size = sum(inputs * outputs for inputs, outputs in self.shapes)
 
     def begin(self, generator: torch.Generator) -> Tensor:
@@ -311,8 +310,6 @@ class EvolutionStrategies(DrawingPolicy, Agent):
         """Take the length of the run that schedules end with, in user-steps."""
         self._settings = self._settings.model_copy(update={"planned_steps": steps})
 
-    # Deciding.
-
     def distribution(self, observation: Observation) -> Softmax:
         """Return the softmax of the users' own parameters if they are who observes, else that of the mean."""
         members = self.population.members(observation)
@@ -329,8 +326,6 @@ class EvolutionStrategies(DrawingPolicy, Agent):
     def explain(self, observation: Observation) -> dict[str, Tensor]:
         """Return the `probability` of every candidate in the first slot under the mean, [B, C]."""
         return {"probability": self.policy(self.mean.unsqueeze(0), observation).first()}
-
-    # Learning.
 
     def observe(self, interactions: Interactions) -> None:
         """Take one vector step of its own decisions into the sessions under way.
@@ -373,18 +368,15 @@ class EvolutionStrategies(DrawingPolicy, Agent):
         metrics = {"fitness": returns.mean(), "fitness_deviation": spread, **sizes}
         return {"pairs": ended, "learning_rate": rate} | {key: float(value) for key, value in metrics.items()}
 
-    # Saving.
-
     def tensors(self) -> dict[str, Tensor]:
-        """Return everything learned, and the sessions under way, by name."""
+        """Return everything learned, by name."""
         tensors = {f"tower.{key}": value for key, value in self.tower.state_dict().items()}
         tensors |= {f"optimizer.{key}": value for key, value in self.optimizer.state[self.mean].items()}
-        tensors |= {f"population.{key}": value for key, value in self.population.tensors().items()}
         return tensors | {"mean": self.mean, "learned_at": torch.tensor(self._learned_at)}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave."""
-        parts: dict[str, dict[str, Tensor]] = {"tower": {}, "optimizer": {}, "population": {}}
+        parts: dict[str, dict[str, Tensor]] = {"tower": {}, "optimizer": {}}
         for name, value in tensors.items():
             part, _, key = name.partition(".")
             parts.get(part, {})[key] = value
@@ -392,5 +384,12 @@ class EvolutionStrategies(DrawingPolicy, Agent):
         self.mean.copy_(tensors["mean"])
         state = {0: parts["optimizer"]} if parts["optimizer"] else {}
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        self.population.load_tensors(parts["population"])
         self._learned_at = int(tensors["learned_at"])
+
+    def memory_tensors(self) -> dict[str, Tensor]:
+        """Return the sessions under way: training goes on with them, and who is served is nobody of the population."""
+        return {"begun": torch.tensor(self.population.users)} | self.population.tensors()
+
+    def load_memory_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `memory_tensors` gave."""
+        self.population.load_tensors(tensors)

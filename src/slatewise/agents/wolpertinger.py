@@ -13,7 +13,8 @@ of them: its Algorithm 1, the full policy); the actor follows the deterministic 
   the catalogue, to places that it promises much of and whose nearest items are poor. So the critic also compares some
   candidates at random with those nearest, and the best of them draws the actor: it climbs A(s, μ) / σ − pull ·
   |μ − goal|² / 2, the gradient held to length 1 (the form of Fujimoto & Gu 2021, arXiv 2106.06860, who draw an actor
-  to what a log did). With `pull=0` it is the published one.
+  to what a log did). With `pull=0` the gradient alone is left, as published, but for the limit of its length. Where
+  DDPG has slowly moving copies of actor and critic, `target_every` copies the critic, and there is one actor.
 - **The critic** is a network of user and item together, differentiable in the item, and no inner product: where one
   will do, two towers find the best items without an actor (`Retrieved` of any agent that has them).
 - **Slates**: a slate is worth V(s) plus the mean of A(s, item) over its items, fitted to what followed the whole slate.
@@ -38,7 +39,7 @@ from slatewise.networks import Descent, Encoder, Regression, UserReader, Valuing
 from slatewise.slates import top_k
 
 ACTOR_ROWS = 4  # one decision in so many teaches the actor where a goal costs hundreds of values
-DISTANCES_AT_ONCE = 2**24  # of candidates from proto-actions: 64 MB
+DISTANCES_AT_ONCE = 2**24  # numbers in the search for what is near: 64 MB
 
 
 class Settings(LongTermSettings):
@@ -187,7 +188,11 @@ class Wolpertinger(LongTermAgent):
     @torch.no_grad()
     def best(self, observation: Observation, network: Regression[Any]) -> tuple[Tensor, Tensor]:
         """Return a critic's best slate among the nearest candidates, [B, K], and its value, [B], in units of reward."""
-        most = max(1, DISTANCES_AT_ONCE // max(1, observation.item_ids.shape[1]))
+        count, catalogue = max(1, observation.item_ids.shape[1]), observation.catalogue
+        gathered = (
+            catalogue is not None and len(catalogue) > 8 * count
+        )  # then each candidate's features are written out
+        most = max(1, DISTANCES_AT_ONCE // (count * self.spec.item_features if gathered else count))
         if len(observation) > most:
             starts = range(0, len(observation), most)
             slates, values = zip(*(self.best(observation[i : i + most], network) for i in starts), strict=True)
