@@ -116,7 +116,13 @@ def main() -> None:
             row, recipe, seed = jobs[job]
             raw.setdefault(row.name, {}).setdefault(recipe, {})[str(seed)] = job.result()
             print(f"{row.name}, {recipe}, seed {seed}: {job.result():.1f}", flush=True)
-            save("slateq_paper", CLAIM, [summary(r, raw[r.name], arguments.steps) for r in ROWS if r.name in raw], raw)
+            finish(raw, arguments.steps)
+    finish(raw, arguments.steps)
+
+
+def finish(raw: Raw, steps: int) -> None:
+    """Write the table of what has been run."""
+    save("slateq_paper", CLAIM, [summary(row, raw[row.name], steps) for row in ROWS if row.name in raw], raw)
 
 
 def kept() -> Raw:
@@ -129,8 +135,8 @@ def summary(row: Row, recipes: dict[str, dict[str, float]], steps: int) -> dict[
     shown: dict[str, Any] = {"row": row.name, "candidates": row.candidates, "paper": row.paper}
     for recipe in [name for name in RECIPES if name in recipes]:
         means = [recipes[recipe][seed] for seed in sorted(recipes[recipe], key=int)]
-        error = statistics.stdev(means) / len(means) ** 0.5 if len(means) > 1 else float("nan")
-        shown |= {recipe: f"{statistics.mean(means):.1f} ± {error:.1f}"}
+        error = f" ± {statistics.stdev(means) / len(means) ** 0.5:.1f}" if len(means) > 1 else ""
+        shown |= {recipe: f"{statistics.mean(means):.1f}{error}"}
         shown |= {f"{recipe}, seeds": [round(mean, 1) for mean in means]}
     return shown | {"steps": steps}
 
