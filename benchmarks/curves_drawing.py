@@ -7,6 +7,7 @@ from itertools import chain, cycle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -100,11 +101,16 @@ def draw_runs(axes: Axes, runs: list[dict[str, Any]], colour: str, last: float, 
 
 
 def over_seeds(curves: Sequence[list[Point]]) -> tuple[list[float], list[float], list[float], list[float]]:
-    """Return user-steps that all seeds have, and the mean, least and largest return there."""
-    returns = [{point[0]: point[2] for point in curve} for curve in curves]
-    steps = sorted(set(returns[0]).intersection(*returns))
-    values = [[one[step] for one in returns] for step in steps]
-    return steps, [statistics.mean(v) for v in values], [min(v) for v in values], [max(v) for v in values]
+    """Return the user-steps of the first seed, and the mean, least and largest return there.
+
+    Other seeds may have been followed at others, as sessions end: then their returns lie between those of their points.
+    """
+    steps = [point[0] for point in curves[0]]
+    values = [
+        np.interp(steps, [point[0] for point in curve], [point[2] for point in curve]).tolist() for curve in curves
+    ]
+    columns = list(zip(*values, strict=True))
+    return steps, [statistics.mean(v) for v in columns], [min(v) for v in columns], [max(v) for v in columns]
 
 
 def colours_of(labels: Iterable[str]) -> dict[str, str]:
