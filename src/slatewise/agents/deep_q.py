@@ -98,10 +98,6 @@ class DeepQ(LongTermAgent):
         slate, value = best_slates(network.network, observation, self.slate_size, self.settings.ordered)
         return slate, network.in_units(value)
 
-    def value_of(self, observation: Observation, slate: Tensor, network: Regression[SlateTower]) -> Tensor:
-        """Return the value of slates [B], as a network has it."""
-        return network.predict_at(observation, slate).squeeze(1)
-
     def same(self, slate: Tensor, other: Tensor) -> Tensor:
         """Return where two slates are the same action, [...] of [..., K]: without `ordered`, the same items."""
         if self.settings.ordered:

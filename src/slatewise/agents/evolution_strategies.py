@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from slatewise.agents.base import Agent, ScheduledSettings
-from slatewise.agents.replay import check_order
+from slatewise.agents.replay import check_order, check_rewards
 from slatewise.distributions import Softmax
 from slatewise.errors import InputError
 from slatewise.interactions import Interactions, Observation, Spec
@@ -336,10 +336,7 @@ class EvolutionStrategies(DrawingPolicy, Agent):
             raise InputError(
                 f"{self.name} knows its sessions by what comes next, and these interactions have no next_observation"
             )
-        if not bool(interactions.response.reward_known.all()):
-            raise InputError(
-                f"{self.name} needs every reward of a session, and some are missing (reward_known is false)"
-            )
+        check_rewards(interactions, self.name)
         self.population.add(interactions, interactions.next_observation, self.mean)
         self.tower.learn_scale(interactions.observation)
         self.steps += len(interactions)

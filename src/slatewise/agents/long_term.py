@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from slatewise.agents.base import FallingEpsilonSettings, NetworkAgent
-from slatewise.agents.replay import PrioritisedReplay, Replay
+from slatewise.agents.replay import PrioritisedReplay, Replay, check_rewards
 from slatewise.errors import InputError
 from slatewise.interactions import Interactions, Observation
 from slatewise.networks import Regression
@@ -85,9 +85,9 @@ class LongTermAgent(NetworkAgent, ABC):
     def best(self, observation: Observation, network: Regression[Any]) -> tuple[Tensor, Tensor]:
         """Return the slate that comes next in training, by a network, [B, K], and its value [B]."""
 
-    @abstractmethod
     def value_of(self, observation: Observation, slate: Tensor, network: Regression[Any]) -> Tensor:
-        """Return the value of slates [B], as a network has it."""
+        """Return the value of slates [B], as a network has it: of one that values items, say here how they add up."""
+        return network.predict_at(observation, slate).squeeze(1)
 
     def observe(self, interactions: Interactions) -> None:
         """Remember one vector step. Raises InputError where what comes next or a reward is missing."""
@@ -95,10 +95,7 @@ class LongTermAgent(NetworkAgent, ABC):
             raise InputError(
                 f"{self.name} learns from what comes next, and these interactions have no next_observation"
             )
-        if not bool(interactions.response.reward_known.all()):
-            raise InputError(
-                f"{self.name} needs every reward of a session, and some are missing (reward_known is false)"
-            )
+        check_rewards(interactions, self.name)
         super().observe(interactions)
 
     def update(self) -> dict[str, float] | None:

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from slatewise.agents.policy_gradient import Loss, PolicyGradient, PolicyGradientSettings
+from slatewise.agents.replay import check_rewards
 from slatewise.drawing import uniform_propensity
 from slatewise.errors import InputError
 from slatewise.interactions import Interactions, Observation
@@ -42,8 +43,7 @@ class PPO(PolicyGradient):
         """Remember one vector step. Raises InputError where something that PPO needs is missing."""
         if interactions.next_observation is None:
             raise InputError("ppo learns from what comes next, and these interactions have no next_observation")
-        if not bool(interactions.response.reward_known.all()):
-            raise InputError("ppo needs every reward of a session, and some are missing (reward_known is false)")
+        check_rewards(interactions, self.name)
         super().observe(interactions)
 
     def update(self) -> dict[str, float] | None:

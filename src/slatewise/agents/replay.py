@@ -29,6 +29,12 @@ def check_order(episode: Tensor, step: Tensor, done: Tensor, interactions: Inter
         )
 
 
+def check_rewards(interactions: Interactions, name: str) -> None:
+    """Raise InputError, for an agent of this name, unless every reward is known."""
+    if not bool(interactions.response.reward_known.all()):
+        raise InputError(f"{name} needs every reward of a session, and some are missing (reward_known is false)")
+
+
 class Rollout:
     """The last steps of parallel users, handed over whole once there are enough of them."""
 

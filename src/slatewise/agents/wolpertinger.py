@@ -222,10 +222,6 @@ class Wolpertinger(LongTermAgent):
 
     # Learning.
 
-    def value_of(self, observation: Observation, slate: Tensor, network: Regression[Any]) -> Tensor:
-        """Return the value of slates [B], as a critic has it."""
-        return network.predict_at(observation, slate).squeeze(1)
-
     def lessons(self, rollout: Interactions) -> tuple[Tensor, Tensor, Tensor]:
         """Return the slates that were shown [T · B, K], with their returns and weights, [T · B, 1]."""
         self.renew_target()
