@@ -11,6 +11,7 @@ from slatewise.errors import InputError
 
 SCORES_AT_ONCE = 2**22  # of an exact search: 16 MB, so that a block stays near the processor
 LEVELS = 16  # of a number, in a compressed vector
+QUERIES_AT_ONCE = 0x444  # that share a pass over the codes: 3 groups of 4; with faiss's own it takes 1.4 times as long
 
 
 class Index(Protocol):
@@ -77,6 +78,7 @@ class FaissIndex:
         width = self._whiten.shape[1]
         self._codes: Any = faiss.IndexPQFastScan(width, width, 4, faiss.METRIC_INNER_PRODUCT)
         self._codes.pq.cp.min_points_per_centroid = 1  # few vectors are no reason to warn
+        self._codes.qbs = QUERIES_AT_ONCE
         self._index: Any = faiss.IndexRefineFlat(self._codes)
         self._index.k_factor = float(rerank)
         self._index.train((vectors[:: -(-len(vectors) // 100_000)] @ self._whiten).numpy())
