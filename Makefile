@@ -36,6 +36,7 @@ bench: $(VENV)/.user
 	$(BIN)/python benchmarks/simulation.py
 	$(BIN)/python benchmarks/slateq.py
 	$(BIN)/python benchmarks/slateq_paper.py
+	$(BIN)/python benchmarks/slateq_targets.py
 	$(BIN)/python benchmarks/slateq_ablation.py
 	$(BIN)/python benchmarks/joint_choice.py
 	$(BIN)/python benchmarks/slides.py

@@ -55,17 +55,16 @@ CASES = (
     Case("evolution, 50 candidates, slates of 2, best", EVOLUTION, {"candidates": 50}, 2_500_000, BEST),
     Case("evolution, 100 candidates, slates of 10", EVOLUTION, MANY, 1_000_000),
     Case("evolution, 100 candidates, slates of 10, best", EVOLUTION, MANY, 2_500_000, BEST),
-    Case("evolution, slates of 3, cascade, logit assumed, best", EVOLUTION, CASCADE, 2_500_000, BEST, "logit"),
+    Case("evolution, slates of 3, cascade, logit assumed", EVOLUTION, CASCADE, 2_500_000, assumed="logit"),
     Case("evolution, slates of 3, cascade, logit assumed, robust", EVOLUTION, CASCADE, 1_000_000, ROBUST, "logit"),
-    Case("sweetness, best", SATISFACTION, {"variant": "sweetness"}, 2_500_000, BEST),
+    Case("sweetness", SATISFACTION, {"variant": "sweetness"}, 2_500_000),
     Case("sweetness, what was consumed remembered", SATISFACTION, MEMORY, 1_000_000),
-    Case("sweetness, what was consumed remembered, best", SATISFACTION, MEMORY, 2_500_000, BEST),
     Case("slides, noisy", SATISFACTION, {"variant": "slides"}, 1_000_000, NOISY),
 )
 PICTURED = (
     "evolution, 10 candidates, slates of 2, best",
     "evolution, slates of 3, logit, best",
-    "sweetness, best",
+    "sweetness",
     "slides, noisy",
 )
 Raw = dict[str, dict[str, dict[str, Any]]]  # case, seed, result
