@@ -48,7 +48,7 @@ def test_the_terminal_tells_every_step(command: Command) -> None:
     assert code == 0
     assert all(f"{step}  satisfaction" in out for step in range(1, 8))
     assert "linucb has learned nothing yet" in out
-    assert "told for 7 steps, not over yet; in brackets the expected it sees in an item" in out
+    assert "told for 7 steps, not over yet; in brackets, by item: expected" in out
 
 
 def test_the_table_adds_up() -> None:

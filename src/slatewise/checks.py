@@ -43,6 +43,12 @@ def check_slate(slate: Tensor, item_ids: Tensor, name: str = "slate", holes: boo
     _check_repeats(slate, name)
     if lowest < 0 and not holes:
         row, slot = first_true(slate < 0)
+        there = int((item_ids[row] >= 0).sum())
+        if there < slate.shape[1]:
+            raise InputError(
+                f"{name}[{row}, {slot}] is a hole (−1): this user has {there} candidates that may be shown, and a "
+                f"world must offer at least as many as a slate has slots, {slate.shape[1]}"
+            )
         raise InputError(f"{name}[{row}, {slot}] is a hole (−1), but there are candidates enough to fill the slate")
     shown = item_ids.gather(1, slate.clamp(min=0))
     if int(shown.amin()) < 0:

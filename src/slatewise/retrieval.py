@@ -149,7 +149,7 @@ class Retrieved:
     def narrowed(self, interactions: Interactions) -> Interactions:
         """Return interactions as the policy saw them, to be learned from: candidates are what was retrieved.
 
-        What was shown and is not retrieved any more, after an update, takes the place of the last candidate.
+        What was shown and is not retrieved any more, after an update, stands behind them.
         """
         few = self.narrow(interactions.observation)
         if few is interactions.observation:

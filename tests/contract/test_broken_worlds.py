@@ -317,3 +317,20 @@ def test_a_broken_world_is_told_what_is_wrong(world: type[Environment], promise:
 def test_the_world_that_they_break_is_whole() -> None:
     check_environment(MyWorld)
     check_environment(partial(MyWorld, history=3, resample="session", slate_size=3))
+
+
+class ListsOfManyLengths(MyWorld):
+    """Offers some users a single article."""
+
+    def sample_candidates(self, noise: Noise) -> State:
+        topic = super().sample_candidates(noise)["topic"]
+        hidden = noise.uniform(self.settings.candidates) < 0.6
+        hidden[:, 0] = False
+        return {"topic": torch.where(hidden, -1, topic)}
+
+
+def test_lists_may_be_of_different_lengths_but_hold_enough_for_a_slate() -> None:
+    check_environment(partial(ListsOfManyLengths, candidates=4, slate_size=1))
+    env = ListsOfManyLengths(users=40, seed=0, candidates=4, slate_size=2)
+    with pytest.raises(InputError, match=r"this user has 1 candidates that may be shown, and a world must offer"):
+        env.step(env.rules["favourite"](env.observation, 2))

@@ -56,7 +56,7 @@ def watch(
     for name, session in sessions.items():
         score = next(iter(session.steps[0].scores), None)
         typer.echo(f"{name}: {telling.number(sum(session.reward))} in all, {telling.ending(session)}"
-                   + (f"; in brackets the {score} it sees in an item" if score else ""))  # fmt: skip
+                   + (f"; in brackets, by item: {score}" if score else ""))  # fmt: skip
         if is_agent(name):
             typer.echo(f"{name} has learned nothing yet: train it, and watch the run's folder")
     if out is not None:

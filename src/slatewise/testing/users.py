@@ -58,8 +58,8 @@ def rules(case: Case) -> str | None:
         raise Broken("a rule is called 'random', the name of the random policy", "Give it another name.")
     observation = env.observation
     ids = observation.item_ids.clone()
-    if env.spec.candidates > env.spec.slate_size:
-        ids[:, 0] = -1
+    spare = observation.mask.sum(1) > env.spec.slate_size
+    ids[:, 0] = torch.where(spare, -1, ids[:, 0])
     for name in env.rules:
         copies = copies_of(observation)
         for shown in (observation, replace(observation, item_ids=ids)):
@@ -68,8 +68,10 @@ def rules(case: Case) -> str | None:
                 Decision(slate, torch.ones(slate.shape, dtype=torch.float64, device=env.device)).validate(shown)
             except InputError as error:
                 raise Broken(f"rule {name!r}: {error}", "Show distinct candidates of observation.mask.") from None
-            if bool((slate < 0).any()) or slate.shape[1] != env.spec.slate_size:
-                raise Broken(f"rule {name!r} shows {slate[0].tolist()}", "Fill the slate where candidates are enough.")
+            short = (slate >= 0).sum(1) < shown.mask.sum(1).clamp(max=env.spec.slate_size)
+            if slate.shape[1] != env.spec.slate_size or bool(short.any()):
+                row = slate[int(short.byte().argmax())].tolist()
+                raise Broken(f"rule {name!r} shows {row}", "Fill the slate where candidates are enough.")
             if found := difference(slate, env.rules[name](shown, env.spec.slate_size)):
                 raise Broken(f"rule {name!r} shows one slate and then another: slate{found}", "Rules do not draw.")
         if found := difference(tensors_of(observation), copies):
