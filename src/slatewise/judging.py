@@ -36,10 +36,10 @@ def judge(
     name of the logging_policy too.
     Raises InputError for an unknown name, a run trained on other features, or a log that cannot be judged on.
     """
-    log = Log(path, reward)
     if len(set(names)) != len(names):
         raise InputError(f"policies {', '.join(names)}: name each one once")
     compared = [baseline] if baseline != "logged" and baseline not in names else []
+    log = Log(path, reward, remembered([*names, *compared]))
     policies = {name: policy_for(log, name, seed) for name in [*names, *compared]}
     return off_policy.evaluate(
         log,
@@ -54,6 +54,18 @@ def judge(
         smallest_propensity=smallest_propensity,
         groups=None if groups is None else item_groups(log, groups, policy_for(log, logging_policy, seed)),
     )
+
+
+def remembered(names: Sequence[str]) -> int | None:
+    """Return how many interactions the runs among some names remember: a log is read with histories as long.
+
+    None without runs. Raises InputError where runs remember different numbers.
+    """
+    lengths = {name: load(name).spec.history for name in names if is_trained(name)}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise InputError(f"runs that remember different numbers of interactions ({told}): judge each on its own")
+    return next(iter(lengths.values()), None)
 
 
 def item_groups(log: Log, columns: str, policy: Policy) -> ItemGroups:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slatewise.cli.base import pairs
+from slatewise.errors import InputError
 from slatewise.output import show
 
 
@@ -25,8 +26,11 @@ def learn_from(
     from slatewise.runs import check_agent_folder, save_agent
 
     check_agent_folder(out, overwrite)
-    log = Log(path)
     given = {key.removeprefix("agent."): value for key, value in pairs(settings).items()}
+    history = given.pop("history", None)
+    if history is not None and not history.isdecimal():
+        raise InputError(f"history={history}: how many interactions the log is read with, a whole number")
+    log = Log(path, history=None if history is None else int(history))
     agent = make_agent(name, log.spec, None, seed, device, **given)
     started = time.perf_counter(), time.process_time()
     learn(agent, log, progress=not as_json)
