@@ -48,6 +48,7 @@ class Case:
 MANY = {"candidates": 100, "slate_size": 10}
 MEMORY = {"variant": "sweetness", "history": 9}
 CASCADE = {"slate_size": 3, "choice": "exponential-cascade"}
+STEPS = BEST | {"step_values": True}
 CASES = (
     Case("evolution, 10 candidates, slates of 2", EVOLUTION, {}, 1_000_000, paired=True),
     Case("evolution, 10 candidates, slates of 2, best", EVOLUTION, {}, 2_500_000, BEST, paired=True),
@@ -58,6 +59,7 @@ CASES = (
     Case("evolution, slates of 3, cascade, logit assumed", EVOLUTION, CASCADE, 2_500_000, assumed="logit"),
     Case("evolution, slates of 3, cascade, logit assumed, robust", EVOLUTION, CASCADE, 1_000_000, ROBUST, "logit"),
     Case("sweetness", SATISFACTION, {"variant": "sweetness"}, 2_500_000),
+    Case("sweetness, best, values of steps apart", SATISFACTION, {"variant": "sweetness"}, 2_500_000, STEPS),
     Case("sweetness, what was consumed remembered", SATISFACTION, MEMORY, 1_000_000),
     Case("slides, noisy", SATISFACTION, {"variant": "slides"}, 1_000_000, NOISY),
 )
