@@ -10,6 +10,7 @@ import torch
 import slatewise as sw
 from slatewise.agents import AGENTS, make_agent
 from slatewise.agents.base import Agent, FallingEpsilonSettings
+from slatewise.choice import FirstPosition, InnerProduct, PositionBased
 from slatewise.naming import find_policy
 
 
@@ -98,6 +99,25 @@ def test_loading_says_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "a" / "agent.json").write_text(text.replace('"format": 1', '"format": 9'))
     with pytest.raises(sw.InputError, match="format 9, this version reads up to 1: upgrade"):
         sw.load(tmp_path / "a")
+
+
+FEATURELESS = {
+    *("epsilon-greedy", "softmax", "ucb1", "thompson-beta", "thompson-gaussian", "linucb", "lints", "squarecb"),
+    *("explore-first", "bagging", "logistic-thompson", "neural-linear", "cascade-ucb", "position-ucb", "q-learning"),
+}
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_agents_that_tell_items_apart_by_features_refuse_items_without(name: str) -> None:
+    env = sw.make("linear-bandit", users=4, seed=0, candidates=3)
+    assert env.spec.item_features == 0
+    choice = PositionBased(InnerProduct(1), (1.0,)) if name == "position-ucb" else FirstPosition()
+    if name in FEATURELESS:
+        make_agent(name, env.spec, choice).act(env.observation)
+    else:
+        words = "catalogue" if name == "type-thompson" else "tells items apart by their features, and here they have no"
+        with pytest.raises(sw.InputError, match=words):
+            make_agent(name, env.spec, choice)
 
 
 def test_unknown_agents_and_settings_name_the_nearest() -> None:

@@ -56,6 +56,7 @@ class ModelPlanner(Agent):
     summary_text = "learns how users choose, earn and change, and plans slates in that model"
     Settings = Settings
     learns_from_logs = True
+    needs_item_features = True
 
     def build(self, settings: Any) -> None:
         """Take the settings and begin with nothing known. Raises InputError for what it cannot plan for."""
