@@ -115,6 +115,11 @@ class Agent(GreedyPolicy, ABC):
                 f"{self.name} tells items apart by their features, and here they have none: give the catalogue "
                 "features, or take an agent that knows items by name, such as linucb or ucb1"
             )
+        if choice is not None and not hasattr(choice, "scores"):
+            raise InputError(
+                f"choice={choice!r:.60} is no choice model: pass an object of slatewise.choice, such as env.choice or "
+                "fitting.fit(…).choice, or leave it out"
+            )
         super().__init__(spec.slate_size, seed, values.explore_floor, device)
         self.spec = spec
         self.choice: Choice | None = choice

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from slatewise.agents.base import Preset
 from slatewise.agents.long_term import LongTermAgent, LongTermSettings
-from slatewise.choice import Cascade, FirstPosition, Multinomial
+from slatewise.choice import Cascade, FirstPosition, Multinomial, check_features
 from slatewise.constraints import Limits
 from slatewise.errors import InputError
 from slatewise.interactions import Decision, Interactions, Observation, Response
@@ -104,7 +104,10 @@ class SlateQ(LongTermAgent):
     }
 
     def build(self, settings: Any) -> None:
-        """Take the settings and make the network. Raises InputError for a choice model without slates."""
+        """Take the settings and make the network.
+
+        Raises InputError for a choice model without slates, or of other features than the spec has.
+        """
         self.clicks: OnlineFit | None = None
         if settings.fit_choice != "none":
             self.clicks = OnlineFit(settings.fit_choice, self.spec, self.device, self.choice)
@@ -121,6 +124,7 @@ class SlateQ(LongTermAgent):
                 "proportional-cascade or first-position (slatewise.fitting.fit fits one to a log, and fit_choice=logit "
                 "learns one), or take a bandit such as linucb, which needs no choice model"
             )
+        check_features(self.choice, self.spec)
         super().build(settings)
 
     @property
