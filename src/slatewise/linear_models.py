@@ -179,7 +179,7 @@ class DisjointModel(LinearModel):
         """
         mean, deviation = self.item_bounds(observation)
         normals, rows = _normals(count, len(self.items.ids), generator), self.items.of(observation.item_ids)
-        if bool((rows == rows[:1]).all()):  # all have the same candidates
+        if len(rows) and bool((rows == rows[:1]).all()):  # all have the same candidates
             return torch.addcmul(mean.unsqueeze(1), normals[:, rows[0]], scale * deviation.unsqueeze(1))
         drawn = normals.expand(len(rows), -1, -1).gather(2, rows.unsqueeze(1).expand(-1, count, -1))
         return drawn.mul_(scale * deviation.unsqueeze(1)).add_(mean.unsqueeze(1))

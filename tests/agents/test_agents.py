@@ -101,6 +101,24 @@ def test_loading_says_what_is_wrong(tmp_path: Path) -> None:
         sw.load(tmp_path / "a")
 
 
+OWN_WORLDS = {"q-learning": "maze", "type-thompson": "interest-exploration"}
+OTHER_MODELS = [("linucb", "disjoint"), ("linucb", "hybrid"), ("lints", "disjoint"), ("lints", "hybrid")]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [*((name, {}) for name in AGENTS), *((name, {"model": m}) for name, m in OTHER_MODELS)]
+)
+def test_of_no_rows_the_answer_has_none(name: str, settings: dict[str, str]) -> None:
+    env = sw.make(OWN_WORLDS.get(name, "interest-evolution"), users=3, seed=0)
+    agent = make_agent(name, env.spec, env.choice, **settings)
+    nobody = env.observation[torch.arange(0)]
+    for explore in (True, False):
+        decision = agent.act(nobody, explore)
+        assert decision.slate.shape == decision.propensity.shape == (0, env.spec.slate_size)
+        assert agent.propensity(nobody, decision.slate, explore).shape == decision.slate.shape
+        assert agent.probabilities(nobody, explore).shape == nobody.item_ids.shape
+
+
 FEATURELESS = {
     *("epsilon-greedy", "softmax", "ucb1", "thompson-beta", "thompson-gaussian", "linucb", "lints", "squarecb"),
     *("explore-first", "bagging", "logistic-thompson", "neural-linear", "cascade-ucb", "position-ucb", "q-learning"),
