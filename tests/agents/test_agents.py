@@ -1,8 +1,10 @@
 """What agents do besides the contract, which `tests/contract/test_every_agent.py` asks of every one of them."""
 
 import json
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -108,7 +110,7 @@ OTHER_MODELS = [("linucb", "disjoint"), ("linucb", "hybrid"), ("lints", "disjoin
 @pytest.mark.parametrize(
     ("name", "settings"), [*((name, {}) for name in AGENTS), *((name, {"model": m}) for name, m in OTHER_MODELS)]
 )
-def test_of_no_rows_the_answer_has_none(name: str, settings: dict[str, str]) -> None:
+def test_of_no_rows_the_answer_has_none(name: str, settings: dict[str, Any]) -> None:
     env = sw.make(OWN_WORLDS.get(name, "interest-evolution"), users=3, seed=0)
     agent = make_agent(name, env.spec, env.choice, **settings)
     nobody = env.observation[torch.arange(0)]
@@ -119,9 +121,26 @@ def test_of_no_rows_the_answer_has_none(name: str, settings: dict[str, str]) -> 
         assert agent.probabilities(nobody, explore).shape == nobody.item_ids.shape
 
 
-FEATURELESS = {
-    *("epsilon-greedy", "softmax", "ucb1", "thompson-beta", "thompson-gaussian", "linucb", "lints", "squarecb"),
-    *("explore-first", "bagging", "logistic-thompson", "neural-linear", "cascade-ucb", "position-ucb", "q-learning"),
+BY_ITEM = {"epsilon-greedy", "softmax", "ucb1", "thompson-beta", "thompson-gaussian", "cascade-ucb", "position-ucb"}
+
+
+@pytest.mark.parametrize("explore", [True, False])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [(name, {}) for name in AGENTS if name not in {*BY_ITEM, *OWN_WORLDS}]
+    + [(name, {"model": m}) for name, m in OTHER_MODELS],
+)
+def test_other_features_of_users_are_named(name: str, settings: dict[str, Any], explore: bool) -> None:
+    env = world(4)
+    agent = make_agent(name, env.spec, env.choice, **settings)
+    for columns in (slice(5), [*range(23), 0]):
+        other = replace(env.observation, user=env.observation.user[:, columns])
+        with pytest.raises(sw.InputError, match=rf"the observation has {other.user.shape[1]} user.* was made for 23"):
+            agent.act(other, explore)
+
+
+FEATURELESS = BY_ITEM | {
+    *("linucb", "lints", "squarecb", "explore-first", "bagging", "logistic-thompson", "neural-linear", "q-learning"),
 }
 
 

@@ -115,6 +115,7 @@ class ModelPlanner(Agent):
 
         Of every candidate if it is taken, and last of taking nothing.
         """
+        observation.check_users(len(self.spec.user))
         learned, user = self._learned, with_one(observation.user)
         items = joint_scores(observation, learned["taken"].T.contiguous()).transpose(1, 2)
         outcome = torch.cat([items, (user @ learned["nothing"]).unsqueeze(1)], 1)

@@ -165,8 +165,8 @@ class SlateQ(LongTermAgent):
     ) -> tuple[Tensor, Tensor]:
         """Return a slate of high long-term value [B, K], and that value [B], by a network (or the newest one)."""
         assert self.choice is not None  # `build` refused it
+        items, no_click = self._values(regression or self.regression, observation)  # says it if features do not fit
         scores = self.choice.scores(observation)
-        items, no_click = self._values(regression or self.regression, observation)
         problem = self.choice, scores, items, no_click, observation.mask, self.slate_size, limits
         if how == "exact":
             return best_slate(*problem)
