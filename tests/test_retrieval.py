@@ -202,12 +202,22 @@ def test_an_agent_learns_from_what_it_retrieved() -> None:
     assert torch.equal(ids, later.observation.item_ids.gather(1, later.decision.slate))
 
 
+def test_a_policy_gradient_retrieves_by_its_actor() -> None:
+    agent, observation = sw.PPO(SPEC, seed=0), everything()
+    retrieved = Retrieved(agent, candidates=10, value=agent.actor.network)
+    assert torch.equal(retrieved.act(observation, False).slate, agent.act(observation, False).slate)
+
+
 def test_bad_input_is_named() -> None:
     agent = sw.Supervised(SPEC, seed=0)
     with pytest.raises(InputError, match="candidates=2 are fewer than the 3 items"):
         Retrieved(agent, candidates=2)
-    with pytest.raises(InputError, match="Rule does not score items by a two-tower network"):
+    with pytest.raises(InputError, match="Rule does not say by which inner products it values"):
         products_of(Rule("first", lambda o, k: o.item_ids[:, :k], 3))
+    few = replace(SPEC, candidates=10)
+    for other in (sw.DeepQ(few), sw.make_agent("reinforce", SPEC)):
+        with pytest.raises(InputError, match=f"{type(other).__name__} does not say .* the actor.network of reinforce"):
+            Retrieved(other)
     priced = replace(everything(), items=torch.zeros(USERS, ITEMS, 1))
     with pytest.raises(InputError, match="1 features of the moment"):
         Retrieved(agent, candidates=5).narrow(priced)

@@ -1,6 +1,6 @@
 import math
 from collections.abc import Iterator
-from itertools import permutations
+from itertools import combinations, permutations
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slatewise.choice import ExponentialCascade, FirstPosition, InnerProduct, Logit, Proportional
+from slatewise.constraints import Constraints
 from slatewise.distributions import sample_slate, softmax_propensity
 from slatewise.drawing import (
     epsilon_propensity,
@@ -162,6 +163,32 @@ def test_an_overwhelming_candidate_of_no_value_is_left_out() -> None:
     )
     assert sorted(slate[0].tolist()) == [1, 2]
     assert float(value) == pytest.approx(2 / (2 + math.e), abs=1e-6)
+
+
+@pytest.mark.parametrize("limited", [False, True], ids=["free", "limited"])
+@pytest.mark.parametrize("no_click", [1.0, -50.0])
+@pytest.mark.parametrize("deviation", [20, 40])
+def test_the_best_slate_among_items_that_outweigh_each_other_beyond_rounding(
+    deviation: float, no_click: float, limited: bool
+) -> None:
+    """An item that outweighs all others by more than 2⁵³ makes the rate its own value, and must be able to go."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(500, 7, generator=generator) * deviation
+    values, nothing = torch.randn(500, 7, generator=generator), torch.randn(500, generator=generator)
+    example = [35, 26.7, 71.1, -33.2, 21.6, 19.3, -90], [2.46, 1.44, 1.71, -0.48, 6.88, 1.31, -9]
+    scores[0], values[0], nothing[0] = *map(torch.tensor, example), -3.27
+    items = torch.arange(7).expand(500, 7)
+    limits = Constraints([0, 0, 0, 1, 1, 1, 2], at_most={0: 1}).on(items, 3) if limited else None
+    choice = Logit(InnerProduct(1), no_click)
+    slate, value = best_slate(choice, scores, values, nothing, torch.ones(500, 7, dtype=torch.bool), 3, limits)
+
+    every = torch.tensor([s for s in combinations(range(7), 3) if not limited or sum(i < 3 for i in s) <= 1])
+    none = torch.full((500, len(every), 1), no_click)
+    chances = torch.cat([scores[:, every], none], 2).double().softmax(2)
+    worth = (chances * torch.cat([values[:, every], nothing.view(-1, 1, 1).expand_as(none)], 2)).sum(2)
+    found = (slate.sort(1).values.unsqueeze(1) == every).all(2).int().argmax(1, keepdim=True)
+    assert torch.allclose(worth.gather(1, found).squeeze(1), worth.amax(1), rtol=0, atol=1e-12)
+    assert torch.allclose(value.double(), worth.amax(1), atol=1e-5)
 
 
 def test_a_choice_model_without_an_exact_slate_is_refused() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from slatewise.batch import Constant
 from slatewise.errors import InputError, unknown_name
-from slatewise.interactions import Catalogue, Observation
+from slatewise.interactions import Catalogue, Observation, Spec
 from slatewise.plain import NumPy, total
 
 
@@ -323,6 +323,27 @@ def _affinity_from_json(values: Mapping[str, Any]) -> Affinity:
     if name not in AFFINITIES:
         raise unknown_name("affinity", name, AFFINITIES)
     return AFFINITIES[name](**{key: _frozen(value) for key, value in values.items() if key != "name"})
+
+
+def check_features(choice: Choice, spec: Spec) -> None:
+    """Raise InputError where a choice model reads other features than the spec has, as far as it knows what it reads.
+
+    Affinities read the first user features, `InnerProduct` as many of the catalogue's, `Bilinear` all of an item's.
+    """
+    affinity = getattr(choice, "affinity", None)
+    if isinstance(affinity, InnerProduct):
+        reads, has = (affinity.columns, affinity.columns), (len(spec.user), len(spec.catalogue))
+        kind, fits = "catalogue", max(reads) <= min(has)
+    elif isinstance(affinity, Bilinear):
+        reads, has = (len(affinity.weights), len(affinity.items)), (len(spec.user), spec.item_features)
+        kind, fits = "item", reads[0] <= has[0] and reads[1] == has[1]
+    else:
+        return
+    if not fits:
+        raise InputError(
+            f"choice= reads {reads[0]} user and {reads[1]} {kind} features, the spec has {has[0]} and {has[1]}: give "
+            "the choice model of this world or log, or fit it to the same features"
+        )
 
 
 def choose(probabilities: Tensor, uniforms: Tensor) -> Tensor:

@@ -111,6 +111,14 @@ class Observation(Batch):
             return (users @ table.T).gather(1, at)
         return torch.einsum("bz,bcz->bc", users, table[at])
 
+    def check_users(self, features: int) -> None:
+        """Raise InputError unless there are so many features of users, those that a model reads."""
+        if self.user.shape[1] != features:
+            raise InputError(
+                f"the observation has {self.user.shape[1]} user features, and what reads them was made for {features}: "
+                "make the agent from the spec of what it observes"
+            )
+
     def dense(self) -> "Observation":
         """Return the same observation with the catalogue's features written out into `items`."""
         everything = torch.arange(self.item_ids.shape[1], device=self.item_ids.device)

@@ -67,7 +67,7 @@ def joint_variances(observation: Observation, covariance: Tensor) -> Tensor:
     width = len(covariance) // size
     step = max(1, CHUNK_VALUES // (width * max(len(covariance), observation.item_ids.shape[1])))
     parts: list[Tensor] = []
-    for start in range(0, batch, step):
+    for start in range(0, max(1, batch), step):  # a batch of no rows is one part
         part = slice(start, start + step)
         half = (users[part] @ covariance.view(size, -1)).view(-1, width, size, width)
         form = torch.einsum("bfug,bu->bfg", half, users[part])

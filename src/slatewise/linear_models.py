@@ -77,7 +77,7 @@ class SharedModel(LinearModel):
     """One regression over (1, user) ⊗ (1, item): unseen items are scored at once."""
 
     def __init__(self, spec: Spec, penalty: float, device: torch.device) -> None:
-        self.names = joint_names(spec)
+        self.names, self.user_features = joint_names(spec), len(spec.user)
         self.ridges = Ridges(joint_size(spec), penalty, device)
 
     def extract(self, observation: Observation, slate: Tensor, used: Tensor, reward: Tensor) -> Rows:
@@ -90,11 +90,13 @@ class SharedModel(LinearModel):
 
     def bounds(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation, [B, C] each."""
+        observation.check_users(self.user_features)
         variance = joint_variances(observation, self.ridges.covariance[0])
         return joint_scores(observation, self.ridges.weights[0]), variance.clamp_(min=0).sqrt_()
 
     def draws(self, observation: Observation, count: int, generator: torch.Generator, scale: float) -> Tensor:
         """Return draws of the weights, times the features."""
+        observation.check_users(self.user_features)
         mean, factor = self.ridges.weights[0], self.ridges.factors()[0]
         weights = mean + scale * _normals(count, len(mean), generator) @ factor.T
         return joint_scores(observation, weights)
@@ -114,7 +116,7 @@ class DisjointModel(LinearModel):
 
     def __init__(self, spec: Spec, penalty: float, device: torch.device, intercept: bool = True) -> None:
         self.intercept = intercept
-        self.names = (*(("1",) if intercept else ()), *spec.user, *spec.items)
+        self.names, self.user_features = (*(("1",) if intercept else ()), *spec.user, *spec.items), len(spec.user)
         self.own = len(spec.items) > 0  # whether two candidates of one item may differ
         self.ridges = Ridges(len(self.names), penalty, device)
         self.items = ItemRows(device)
@@ -150,6 +152,7 @@ class DisjointModel(LinearModel):
 
     def item_bounds(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation by the items' regressions, [B, C] each."""
+        observation.check_users(self.user_features)
         weights, covariance, rows = self.ridges.weights, self.ridges.covariance, self.items.of(observation.item_ids)
         if self.own or weights.shape[0] > 64 + 8 * rows.shape[1]:
             return self._gathered_bounds(observation, rows)
@@ -179,7 +182,7 @@ class DisjointModel(LinearModel):
         """
         mean, deviation = self.item_bounds(observation)
         normals, rows = _normals(count, len(self.items.ids), generator), self.items.of(observation.item_ids)
-        if bool((rows == rows[:1]).all()):  # all have the same candidates
+        if len(rows) and bool((rows == rows[:1]).all()):  # all have the same candidates
             return torch.addcmul(mean.unsqueeze(1), normals[:, rows[0]], scale * deviation.unsqueeze(1))
         drawn = normals.expand(len(rows), -1, -1).gather(2, rows.unsqueeze(1).expand(-1, count, -1))
         return drawn.mul_(scale * deviation.unsqueeze(1)).add_(mean.unsqueeze(1))

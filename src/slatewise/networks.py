@@ -121,6 +121,7 @@ class UserReader(nn.Module):
         return known
 
     def _check(self, observation: Observation) -> None:
+        observation.check_users(len(self.user_normaliser.mean))
         shown = observation.catalogue.features.shape[1] if observation.catalogue is not None else 0
         if shown != self.catalogue_features:
             raise InputError(

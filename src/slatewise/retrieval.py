@@ -29,16 +29,17 @@ def products_of(policy: Any) -> tuple[Product, Product | None]:
     """Return the inner products by which an agent judges items: its network's, and its choice model's if it has one.
 
     An agent that looks for items in another way says so by a `product` of its own, which is all then.
-    Raises InputError for a policy without one and without a network of that kind.
+    Raises InputError for a policy without one and without a network whose values are inner products.
     """
     own = getattr(policy, "product", None)
     if own is not None:
         return own, None
-    network = getattr(getattr(policy, "regression", None), "network", None)
-    if network is None:
+    network: Any = getattr(getattr(policy, "regression", None), "network", None)
+    if not (hasattr(network, "vectors") and hasattr(network, "queries")):
         raise InputError(
-            f"{type(policy).__name__} does not score items by a two-tower network: give value=…, what ranks items by "
-            "inner products (a network, or a choice model's affinity)"
+            f"{type(policy).__name__} does not say by which inner products it values items: give value=…, what ranks "
+            "items by them (a two-tower network, as the actor.network of reinforce and ppo, or a choice model's "
+            "affinity)"
         )
     return network, getattr(getattr(policy, "choice", None), "affinity", None)
 

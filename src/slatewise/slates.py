@@ -13,6 +13,9 @@ from slatewise.errors import InputError
 from slatewise.interactions import Observation
 from slatewise.noise import mix, pair_keys
 
+LIGHT = 1e-6  # the weight of no click, beside an item's, below which light slates may be lost in rounding
+ROUNDING = 1e-13  # more than the rounding error of a slate's value, in units of the largest one
+
 
 def top_k(values: Tensor, mask: Tensor, k: int) -> Tensor:
     """Return the k candidates of highest value [..., C], best first, as [..., k]; holes where fewer may be shown.
@@ -101,6 +104,7 @@ def best_slate(
     its linear steps by taking the best, under limits the best that leaves a slate which can be completed
     (`constraints.Filling`). Cascades by dynamic programming (Kempe & Mahdian 2008, "A cascade model for externalities
     in sponsored search"). Users who always take the first position are shown the best item there.
+    Logits of a row, no click's included, may be up to 700 apart: weights are float64, and below that they are 0.
     Raises InputError for a choice model without a method, which a cascade under limits on categories or slots is.
     """
     known, filling = _single_choice(choice), Filling.of(mask, limits, k)
@@ -223,7 +227,8 @@ def _best_multinomial(
     problem = weights, no_click_weight, values, no_click_value
     free = Filling.of(filling.open(), None, k)
     slate = _improved(*problem, free, top_k(weights * (values - no_click_value.unsqueeze(1)), free.left, k))
-    return slate if filling.limits is None else _improved(*problem, filling, slate)
+    slate = slate if filling.limits is None else _improved(*problem, filling, slate)
+    return _freed(*problem, filling, slate)
 
 
 def _improved(w: Tensor, w0: Tensor, v: Tensor, v0: Tensor, filling: Filling, slate: Tensor) -> Tensor:
@@ -234,10 +239,7 @@ def _improved(w: Tensor, w0: Tensor, v: Tensor, v0: Tensor, filling: Filling, sl
     """
     result, rows = slate, torch.arange(len(slate), device=slate.device)
     for _ in range(50):
-        at = slate.clamp(min=0)
-        weight = w.gather(1, at) * (slate >= 0)
-        total = (weight * v.gather(1, at)).sum(1) + w0 * v0
-        rate = total / (weight.sum(1) + w0).clamp(min=1e-300)
+        rate = _worth(w, w0, v, v0, slate)
         better = _largest_sum(w * (v - rate.unsqueeze(1)), filling, slate.shape[1])
         result = result.index_copy(0, rows, better)
         going = (better != slate).any(1)
@@ -245,6 +247,38 @@ def _improved(w: Tensor, w0: Tensor, v: Tensor, v0: Tensor, filling: Filling, sl
             break
         w, w0, v, v0, rows, slate = (part[going] for part in (w, w0, v, v0, rows, better))
         filling = filling[going]
+    return result
+
+
+def _worth(w: Tensor, w0: Tensor, v: Tensor, v0: Tensor, slate: Tensor) -> Tensor:
+    """Return (Σ w v + w₀ v₀) / (Σ w + w₀) of slates [B, K], as [B]."""
+    at = slate.clamp(min=0)
+    weight = w.gather(1, at) * (slate >= 0)
+    total = (weight * v.gather(1, at)).sum(1) + w0 * v0
+    return total / (weight.sum(1) + w0).clamp(min=1e-300)
+
+
+def _freed(w: Tensor, w0: Tensor, v: Tensor, v0: Tensor, filling: Filling, slate: Tensor) -> Tensor:
+    """Return the best slates [B, K], beginning at those that `_improved` found.
+
+    An item that outweighs all others makes the rate its own value, and what rounding leaves of its w (v − rate) may be
+    more than all that lighter items are worth: then it stays, or it goes and comes. At a rate that is higher by more
+    than rounding it goes, and where the largest sum is positive that slate is better. Asked only where no click weighs
+    next to nothing beside some item: elsewhere no slate is so light.
+    """
+    going = w0 < LIGHT * w.amax(1)
+    if not bool(going.any()):
+        return slate
+    value, result, rows = _worth(w, w0, v, v0, slate), slate, torch.arange(len(slate), device=slate.device)
+    rise = ROUNDING * torch.maximum(v.masked_fill(w == 0, 0.0).abs().amax(1), v0.abs()).double()
+    while bool(going.any()):
+        w, w0, v, v0, value, rise, rows = (part[going] for part in (w, w0, v, v0, value, rise, rows))
+        filling = filling[going]
+        other = _largest_sum(w * (v - (value + rise).unsqueeze(1)), filling, slate.shape[1])
+        worth = _worth(w, w0, v, v0, other)
+        going = worth > value + rise / 2
+        result = result.index_copy(0, rows[going], other[going])
+        value = worth
     return result
 
 

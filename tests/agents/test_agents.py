@@ -1,8 +1,10 @@
 """What agents do besides the contract, which `tests/contract/test_every_agent.py` asks of every one of them."""
 
 import json
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import torch
 import slatewise as sw
 from slatewise.agents import AGENTS, make_agent
 from slatewise.agents.base import Agent, FallingEpsilonSettings
+from slatewise.choice import FirstPosition, InnerProduct, PositionBased
 from slatewise.naming import find_policy
 
 
@@ -98,6 +101,60 @@ def test_loading_says_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "a" / "agent.json").write_text(text.replace('"format": 1', '"format": 9'))
     with pytest.raises(sw.InputError, match="format 9, this version reads up to 1: upgrade"):
         sw.load(tmp_path / "a")
+
+
+OWN_WORLDS = {"q-learning": "maze", "type-thompson": "interest-exploration"}
+OTHER_MODELS = [("linucb", "disjoint"), ("linucb", "hybrid"), ("lints", "disjoint"), ("lints", "hybrid")]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"), [*((name, {}) for name in AGENTS), *((name, {"model": m}) for name, m in OTHER_MODELS)]
+)
+def test_of_no_rows_the_answer_has_none(name: str, settings: dict[str, Any]) -> None:
+    env = sw.make(OWN_WORLDS.get(name, "interest-evolution"), users=3, seed=0)
+    agent = make_agent(name, env.spec, env.choice, **settings)
+    nobody = env.observation[torch.arange(0)]
+    for explore in (True, False):
+        decision = agent.act(nobody, explore)
+        assert decision.slate.shape == decision.propensity.shape == (0, env.spec.slate_size)
+        assert agent.propensity(nobody, decision.slate, explore).shape == decision.slate.shape
+        assert agent.probabilities(nobody, explore).shape == nobody.item_ids.shape
+
+
+BY_ITEM = {"epsilon-greedy", "softmax", "ucb1", "thompson-beta", "thompson-gaussian", "cascade-ucb", "position-ucb"}
+
+
+@pytest.mark.parametrize("explore", [True, False])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [(name, {}) for name in AGENTS if name not in {*BY_ITEM, *OWN_WORLDS}]
+    + [(name, {"model": m}) for name, m in OTHER_MODELS],
+)
+def test_other_features_of_users_are_named(name: str, settings: dict[str, Any], explore: bool) -> None:
+    env = world(4)
+    agent = make_agent(name, env.spec, env.choice, **settings)
+    for columns in (slice(5), [*range(23), 0]):
+        other = replace(env.observation, user=env.observation.user[:, columns])
+        with pytest.raises(sw.InputError, match=rf"the observation has {other.user.shape[1]} user.* was made for 23"):
+            agent.act(other, explore)
+
+
+FEATURELESS = BY_ITEM | {
+    *("linucb", "lints", "squarecb", "explore-first", "bagging", "logistic-thompson", "neural-linear", "q-learning"),
+}
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_agents_that_tell_items_apart_by_features_refuse_items_without(name: str) -> None:
+    env = sw.make("linear-bandit", users=4, seed=0, candidates=3)
+    assert env.spec.item_features == 0
+    choice = PositionBased(InnerProduct(1), (1.0,)) if name == "position-ucb" else FirstPosition()
+    if name in FEATURELESS:
+        make_agent(name, env.spec, choice).act(env.observation)
+    else:
+        words = "catalogue" if name == "type-thompson" else "tells items apart by their features, and here they have no"
+        with pytest.raises(sw.InputError, match=words):
+            make_agent(name, env.spec, choice)
 
 
 def test_unknown_agents_and_settings_name_the_nearest() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import slatewise as sw
-from slatewise.choice import Bilinear, ExponentialCascade, Logit
+from slatewise.choice import Bilinear, ExponentialCascade, InnerProduct, Logit
 from slatewise.naming import agent_for, find_policy
 from slatewise.retrieval import Retrieved, products_of
 from slatewise.testing import check_agent
@@ -105,6 +105,26 @@ def test_models_that_cannot_be_learned_are_refused(name: str, words: str) -> Non
 def test_without_a_model_it_says_how_to_learn_one() -> None:
     with pytest.raises(sw.InputError, match=r"env\.choice is None.*set fit_choice=logit"):
         sw.SlateQ(sw.make("interest-exploration", users=2).spec)
+
+
+@pytest.mark.parametrize("name", ["slateq", "model-planner", "supervised", "deep-q"])
+def test_the_name_of_a_choice_model_is_none(name: str) -> None:
+    named: Any = "logit"
+    with pytest.raises(sw.InputError, match=r"choice='logit' is no choice model: pass .*env\.choice"):
+        sw.make_agent(name, sw.make("interest-evolution", users=2).spec, named)
+
+
+@pytest.mark.parametrize(("name", "settings"), [("slateq", {}), ("model-planner", {"users": "given"})])
+def test_a_choice_model_of_other_features_is_refused(name: str, settings: dict[str, Any]) -> None:
+    spec = sw.make("interest-evolution", users=2).spec
+    assert (len(spec.user), len(spec.catalogue), spec.items) == (23, 20, ())
+    for user, items in ((23, 20), (2, 20)):
+        sw.make_agent(name, spec, Logit(Bilinear(((0.0,) * items,) * user, (0.0,) * items)), **settings)
+    for user, items in ((24, 20), (23, 19), (23, 21)):
+        with pytest.raises(sw.InputError, match=f"reads {user} user and {items} item features, the spec has 23 and 20"):
+            sw.make_agent(name, spec, Logit(Bilinear(((0.0,) * items,) * user, (0.0,) * items)), **settings)
+    with pytest.raises(sw.InputError, match="reads 21 user and 21 catalogue features, the spec has 23 and 20"):
+        sw.make_agent(name, spec, Logit(InnerProduct(21)), **settings)
 
 
 def test_several_clicks_on_a_slate_are_refused() -> None:

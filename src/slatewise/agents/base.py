@@ -99,6 +99,7 @@ class Agent(GreedyPolicy, ABC):
     presets: ClassVar[Mapping[str, Preset]] = {}
     learns_from_logs: ClassVar[bool] = False  # whoever decided, in any order: what `slatewise.learn` needs
     needs_propensities: ClassVar[bool] = False  # of a log that it learns from
+    needs_item_features: ClassVar[bool] = False  # it tells items apart by them, and by nothing else
 
     def __init__(
         self,
@@ -109,6 +110,16 @@ class Agent(GreedyPolicy, ABC):
         **settings: Any,
     ) -> None:
         values = self.Settings.of(self.name, settings)
+        if self.needs_item_features and not spec.item_features:
+            raise InputError(
+                f"{self.name} tells items apart by their features, and here they have none: give the catalogue "
+                "features, or take an agent that knows items by name, such as linucb or ucb1"
+            )
+        if choice is not None and not hasattr(choice, "scores"):
+            raise InputError(
+                f"choice={choice!r:.60} is no choice model: pass an object of slatewise.choice, such as env.choice or "
+                "fitting.fit(…).choice, or leave it out"
+            )
         super().__init__(spec.slate_size, seed, values.explore_floor, device)
         self.spec = spec
         self.choice: Choice | None = choice
@@ -221,6 +232,8 @@ class Agent(GreedyPolicy, ABC):
 
 class NetworkAgent(Agent, ABC):
     """An agent that fits a network to rollouts of parallel users, and explores with a falling ε."""
+
+    needs_item_features = True
 
     def build(self, settings: Any) -> None:
         """Take the settings and make the network and the memory."""

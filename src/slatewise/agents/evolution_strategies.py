@@ -291,6 +291,7 @@ class EvolutionStrategies(DrawingPolicy, Agent):
     name = "evolution-strategies"
     summary_text = "a population of perturbed policies judged by whole sessions, without gradients or a choice model"
     Settings = Settings
+    needs_item_features = True
 
     def build(self, settings: Any) -> None:
         """Take the settings and make the mean policy."""

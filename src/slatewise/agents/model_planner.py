@@ -20,10 +20,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from slatewise.agents.base import Agent, AgentSettings
-from slatewise.choice import Bilinear, Cascade, Choice, FirstPosition, Logit, Multinomial, choose
+from slatewise.choice import Bilinear, Cascade, Choice, FirstPosition, Logit, Multinomial, check_features, choose
 from slatewise.errors import InputError
 from slatewise.fitting import fit
-from slatewise.interactions import Interactions, Observation
+from slatewise.interactions import Interactions, Observation, Spec
 from slatewise.linear import joint_features, joint_scores, joint_size, with_one
 from slatewise.slates import best_slate
 
@@ -56,12 +56,13 @@ class ModelPlanner(Agent):
     summary_text = "learns how users choose, earn and change, and plans slates in that model"
     Settings = Settings
     learns_from_logs = True
+    needs_item_features = True
 
     def build(self, settings: Any) -> None:
         """Take the settings and begin with nothing known. Raises InputError for what it cannot plan for."""
         self._settings = s = cast(Settings, settings)
         if s.users == "given":
-            _check_choice(self.choice)
+            _check_choice(self.choice, self.spec)
         size = joint_size(self.spec)
         if size > LARGEST:
             raise InputError(
@@ -114,6 +115,7 @@ class ModelPlanner(Agent):
 
         Of every candidate if it is taken, and last of taking nothing.
         """
+        observation.check_users(len(self.spec.user))
         learned, user = self._learned, with_one(observation.user)
         items = joint_scores(observation, learned["taken"].T.contiguous()).transpose(1, 2)
         outcome = torch.cat([items, (user @ learned["nothing"]).unsqueeze(1)], 1)
@@ -339,10 +341,11 @@ def logistic(features: Tensor, happened: Tensor, penalty: float) -> Tensor:
     return torch.cat([weights[:1] - slopes @ mean, slopes])
 
 
-def _check_choice(choice: Choice | None) -> None:
+def _check_choice(choice: Choice | None, spec: Spec) -> None:
     if not isinstance(choice, Multinomial | Cascade | FirstPosition):
         named = "none" if choice is None else repr(choice.name)
         raise InputError(
             f"model-planner with users=given needs the choice model of users who take at most one item, and was given "
             f"{named}: pass choice= in Python, or leave users=fitted to learn one from clicks"
         )
+    check_features(choice, spec)

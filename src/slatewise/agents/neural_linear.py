@@ -78,6 +78,7 @@ class NeuralLinear(EnsembleBandit):
     @torch.no_grad()
     def _seen(self, observation: Observation) -> Observation:
         """Return the observation with the last layer in the place of features."""
+        observation.check_users(len(self.spec.user))
         ids, user = observation.item_ids, observation.user
         if not self.shared:
             return Observation(self.network(user), ids, user.new_zeros(*ids.shape, 0))

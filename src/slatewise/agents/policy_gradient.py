@@ -35,6 +35,8 @@ class PolicyGradientSettings(NetworkSettings):
 class PolicyGradient(DrawingPolicy, Agent, ABC):
     """An agent with a network for the logits of its policy and another for the value of a state."""
 
+    needs_item_features = True
+
     def build(self, settings: Any) -> None:
         """Take the settings and make both networks and the memory."""
         self._settings = s = cast(PolicyGradientSettings, settings)

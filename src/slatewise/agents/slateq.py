@@ -15,7 +15,7 @@ from torch import Tensor
 
 from slatewise.agents.base import Preset
 from slatewise.agents.long_term import LongTermAgent, LongTermSettings
-from slatewise.choice import Cascade, FirstPosition, Multinomial
+from slatewise.choice import Cascade, FirstPosition, Multinomial, check_features
 from slatewise.constraints import Limits
 from slatewise.errors import InputError
 from slatewise.interactions import Decision, Interactions, Observation, Response
@@ -104,7 +104,10 @@ class SlateQ(LongTermAgent):
     }
 
     def build(self, settings: Any) -> None:
-        """Take the settings and make the network. Raises InputError for a choice model without slates."""
+        """Take the settings and make the network.
+
+        Raises InputError for a choice model without slates, or of other features than the spec has.
+        """
         self.clicks: OnlineFit | None = None
         if settings.fit_choice != "none":
             self.clicks = OnlineFit(settings.fit_choice, self.spec, self.device, self.choice)
@@ -121,6 +124,7 @@ class SlateQ(LongTermAgent):
                 "proportional-cascade or first-position (slatewise.fitting.fit fits one to a log, and fit_choice=logit "
                 "learns one), or take a bandit such as linucb, which needs no choice model"
             )
+        check_features(self.choice, self.spec)
         super().build(settings)
 
     @property
@@ -161,8 +165,8 @@ class SlateQ(LongTermAgent):
     ) -> tuple[Tensor, Tensor]:
         """Return a slate of high long-term value [B, K], and that value [B], by a network (or the newest one)."""
         assert self.choice is not None  # `build` refused it
+        items, no_click = self._values(regression or self.regression, observation)  # says it if features do not fit
         scores = self.choice.scores(observation)
-        items, no_click = self._values(regression or self.regression, observation)
         problem = self.choice, scores, items, no_click, observation.mask, self.slate_size, limits
         if how == "exact":
             return best_slate(*problem)

@@ -138,12 +138,7 @@ class Wolpertinger(LongTermAgent):
     Settings = Settings
 
     def build(self, settings: Any) -> None:
-        """Take the settings and make actor, critic and memory. Raises InputError where items have no features."""
-        if not self.spec.item_features:
-            raise InputError(
-                "wolpertinger looks for items by their features, and here they have none: give the catalogue features, "
-                "or take an agent that knows items by name, such as ucb1"
-            )
+        """Take the settings and make actor, critic and memory."""
         super().build(settings)
         s, spec = self.settings, self.spec
         make = lambda: Actor(spec, s.hidden, s.encoder)  # noqa: E731
