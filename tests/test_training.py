@@ -186,6 +186,28 @@ def test_existing_runs_are_refused_unless_told(tmp_path: Path) -> None:
     assert (tmp_path / "photos" / "me.jpg").exists()
 
 
+@pytest.mark.parametrize("name", ["slateq", "model-planner"])
+def test_a_run_that_fails_before_it_learns_names_other_agents_and_leaves_no_folder(name: str, tmp_path: Path) -> None:
+    env = sw.make("feed", users=64, seed=0)
+    settings: dict[str, Any] = {**TINY, "fit_choice": "logit"} if name == "slateq" else {}
+    for folder in (tmp_path / "run", tmp_path / "mine"):
+        if folder.name == "mine":
+            folder.mkdir()
+        with pytest.raises(sw.InputError, match=rf"{name} is for users who take at most one.*reinforce or ppo"):
+            sw.train(agent_for(name, env, **settings), env, 5000, folder, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]  # an empty folder that was there stays
+    assert not list((tmp_path / "mine").iterdir())
+
+
+def test_a_run_that_fails_after_it_learned_keeps_its_folder(tmp_path: Path) -> None:
+    def fail(_: object) -> None:
+        raise sw.InputError("the disk for metrics is full")
+
+    with pytest.raises(sw.InputError, match="the disk"):
+        sw.train(*start("slateq"), STEPS, tmp_path / "run", progress=False, on_metrics=fail)
+    assert sw.load(tmp_path / "run").steps == 0
+
+
 def test_an_agent_alone_knows_no_world(tmp_path: Path) -> None:
     agent, _ = start("linucb")
     agent.save(tmp_path / "agent")

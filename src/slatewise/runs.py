@@ -63,6 +63,7 @@ class Run:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self._made = False  # whether `begin` made the folder
 
     def clear(self, overwrite: bool) -> None:
         """Make room. Raises InputError where the folder exists, unless `overwrite` and it is a run."""
@@ -76,8 +77,17 @@ class Run:
 
     def begin(self, env: Environment, agent: Agent, steps: int) -> None:
         """Create the folder and say in it what is run."""
+        self._made = not self.folder.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
         _write(self.folder / RUN, json.dumps(describe(env, agent, steps), indent=2) + "\n")
+
+    def withdraw(self) -> None:
+        """Take back what `begin` and the first checkpoint wrote, so that a run that never learned blocks no other."""
+        shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
+        for name in (LATEST, RUN):
+            (self.folder / name).unlink(missing_ok=True)
+        if self._made and not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     def write_metrics(self, line: Mapping[str, Any]) -> None:
         """Append one line of metrics."""

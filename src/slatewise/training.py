@@ -65,7 +65,8 @@ def train(
     of metrics: `steps`, `updates`, `seconds`, `cpu_seconds`, `steps_per_second`, `return` (mean of the last
     sessions that ended, exploration included, None before the first) and what the agent's update says.
     The first Ctrl-C stops after the update under way and leaves a whole checkpoint; a second stops at once.
-    Raises InputError before anything starts.
+    Raises InputError before anything starts, or where the agent cannot learn from these users: a run that fails before
+    its first update leaves no folder.
     """
     if steps < 1:
         raise InputError(f"steps={steps}: at least one user-step is needed")
@@ -85,8 +86,13 @@ def train(
     elif run is not None:
         run.begin(env, agent, steps)
         loop.checkpoint()  # a run is usable and resumable from its first moment
-    with _interruptions() as interrupted, Bar(f"train {agent.name}", steps, progress) as bar:
-        return loop.go(interrupted, bar)
+    try:
+        with _interruptions() as interrupted, Bar(f"train {agent.name}", steps, progress) as bar:
+            return loop.go(interrupted, bar)
+    except InputError:
+        if run is not None and not resume and agent.updates == 0 and not loop.line:
+            run.withdraw()  # nothing was learned, and the next try would find the folder in its way
+        raise
 
 
 class _Loop:
