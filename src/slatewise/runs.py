@@ -2,7 +2,8 @@
 
 run.json           world, agent, settings, seed, versions
 metrics.jsonl      one line of metrics at a time
-checkpoints/STEP/  the agent, the world's snapshot, and how far the run was; the newest has the agent's memory too
+checkpoints/STEP/  the agent, the world's snapshot, how far the run was, and the returns that its metrics average; the
+                   newest has the agent's memory too
 latest             the name of the newest whole checkpoint
 """
 
@@ -33,6 +34,7 @@ FORMAT = 1
 RUN = "run.json"
 METRICS = "metrics.jsonl"
 PROGRESS = "progress.json"
+RETURNS = "returns.safetensors"
 MEMORY = "memory.safetensors"
 KEPT = 3  # newest checkpoints that are not deleted
 
@@ -94,7 +96,9 @@ class Run:
         with (self.folder / METRICS).open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    def checkpoint(self, env: Environment, agent: Agent, progress: Mapping[str, Any]) -> Path:
+    def checkpoint(
+        self, env: Environment, agent: Agent, progress: Mapping[str, Any], returns: Mapping[str, Tensor]
+    ) -> Path:
         """Write a checkpoint beside the others, and only when it is whole make it the latest."""
         name = f"{agent.steps:012d}"
         final = self.folder / CHECKPOINTS / name
@@ -105,6 +109,7 @@ class Run:
             shutil.rmtree(cut, ignore_errors=True)  # what a kill left behind, perhaps a whole memory
         agent.save(unfinished)
         save_file(env.snapshot(), unfinished / "environment.safetensors")
+        save_file(dict(returns), unfinished / RETURNS)
         memory = agent.memory_tensors()
         if memory:
             save_file({key: value.contiguous() for key, value in memory.items()}, unfinished / MEMORY)
@@ -152,6 +157,17 @@ class Run:
             return folder, progress, load_file(folder / "environment.safetensors")
         except (SafetensorError, OSError) as error:
             raise InputError(f"{folder}: the world's snapshot cannot be read ({error}): copy it again") from None
+
+    def load_returns(self, folder: Path) -> dict[str, Tensor]:
+        """Return the returns that a checkpoint holds: none where an earlier version wrote it.
+
+        Raises InputError for a file that cannot be read.
+        """
+        path = folder / RETURNS
+        try:
+            return load_file(path) if path.is_file() else {}
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} cannot be read ({error}): copy it again, or delete it") from None
 
     def forget_after(self, steps: int) -> None:
         """Drop metrics written after a checkpoint that the run goes on from."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from slatewise.agents.base import Agent
 from slatewise.environments.base import Environment
@@ -109,7 +110,7 @@ class _Loop:
         self.agent, self.env, self.steps, self.run, self.on_metrics = agent, env, steps, run, on_metrics
         self.sessions = SessionReturns(env.users, env.device)
         self.recent: deque[float] = deque(maxlen=RECENT)
-        self.cut = torch.zeros(env.users, dtype=torch.bool, device=env.device)  # sessions begun before a resume
+        self.cut = torch.zeros(env.users, dtype=torch.bool, device=env.device)  # sessions whose beginning was lost
         self.line: Metrics = {}
         self.spent = 0.0  # seconds that the last checkpoint took
         self.before = (0.0, 0.0)  # seconds and CPU seconds of earlier, interrupted parts of the run
@@ -141,7 +142,21 @@ class _Loop:
         self.env.restore(snapshot)
         self.before = (progress["seconds"], progress["cpu_seconds"])
         self.run.forget_after(self.agent.steps)
-        self.cut[:] = True
+        self._go_on(self.run.load_returns(folder))
+
+    def _returns(self) -> dict[str, Tensor]:
+        """Return what `return` among the metrics goes on with: recent returns, and the sessions under way."""
+        recent = torch.tensor(list(self.recent), dtype=torch.float64)
+        return {"recent": recent, "cut": self.cut, **self.sessions.under_way()}
+
+    def _go_on(self, returns: dict[str, Tensor]) -> None:
+        """Take back what `_returns` gave; a checkpoint of an earlier version has none."""
+        if not returns:
+            self.cut[:] = True
+            return
+        self.recent.extend(returns["recent"].tolist())
+        self.cut.copy_(returns["cut"])
+        self.sessions.go_on(returns)
 
     def go(self, interrupted: threading.Event, bar: Bar) -> Training:
         """Run to the end, or to the update after an interruption."""
@@ -180,7 +195,7 @@ class _Loop:
         return {}
 
     def _count(self, interactions: Interactions) -> None:
-        """Take the returns of sessions that ended, but of those whose beginning an earlier process saw."""
+        """Take the returns of sessions that ended, but of those whose beginning nobody kept."""
         returns, done = self.sessions.add(interactions), interactions.done
         self.recent.extend(returns[~self.cut[done]].tolist())
         self.cut &= ~done
@@ -208,7 +223,8 @@ class _Loop:
         assert self.run is not None  # the callers know
         seconds, cpu_seconds = self._times()
         started = time.perf_counter()
-        self.run.checkpoint(self.env, self.agent, {"seconds": seconds, "cpu_seconds": cpu_seconds})
+        spent = {"seconds": seconds, "cpu_seconds": cpu_seconds}
+        self.run.checkpoint(self.env, self.agent, spent, self._returns())
         self.spent = time.perf_counter() - started
 
     def _times(self) -> tuple[float, float]:
