@@ -25,7 +25,7 @@ from torch import Tensor
 from slatewise.agents import CHECKPOINTS, LATEST, latest_checkpoint
 from slatewise.agents.base import DESCRIPTION, Agent
 from slatewise.documents import read_document
-from slatewise.environments import make
+from slatewise.environments import world
 from slatewise.environments.base import Environment
 from slatewise.errors import InputError
 from slatewise.registry import registered_name
@@ -199,10 +199,20 @@ def read(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / RUN
     if not path.is_file():
         raise InputError(f"{folder} is not a run: {RUN} is missing")
-    described = read_document(path, FORMAT, ("agent", "agent_settings", "agent_seed", "world", "users", "steps"))
+    keys = ("agent", "agent_settings", "agent_seed", "world", "world_seed", "users", "steps")
+    described = read_document(path, FORMAT, keys)
     if not isinstance(described.get("world_settings"), dict) or not isinstance(described["agent_settings"], dict):
         raise InputError(f"{path}: its settings are no objects: it is damaged, copy it again")
     return described
+
+
+def check_names(folder: str | Path, described: Mapping[str, Any], agent: str, world: str) -> None:
+    """Raise InputError where a run trains another agent, or in another world, than those of these names."""
+    if described["agent"] != agent or described["world"] != world:
+        raise InputError(
+            f"{folder} trains {described['agent']} in {described['world']}, not {agent} in {world}: name those, or "
+            "another folder"
+        )
 
 
 def metrics(folder: str | Path) -> list[dict[str, Any]]:
@@ -223,12 +233,17 @@ def make_world(
 
     Raises InputError where the folder is not a run, or holds an agent that learned from a log and knows no world.
     """
-    if (Path(folder) / DESCRIPTION).is_file():
-        raise InputError(f"{folder} holds an agent alone, as learned from a log, and no world: name one with --env")
-    run = read(folder)
+    cls, run = world_of_run(folder), read(folder)
     settings = run["world_settings"] | changes
     seed = int(run["world_seed"]) if seed is None else seed
-    return make(run["world"], users or run["users"], seed, device, **settings)
+    return cls(users=users or run["users"], seed=seed, device=device, **settings)
+
+
+def world_of_run(folder: str | Path) -> type[Environment]:
+    """Return the class of the world that a run was trained in. Raises InputError as `make_world` does."""
+    if (Path(folder) / DESCRIPTION).is_file():
+        raise InputError(f"{folder} holds an agent alone, as learned from a log, and no world: name one with --env")
+    return world(read(folder)["world"])
 
 
 def _whole(line: str) -> bool:

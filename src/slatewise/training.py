@@ -20,7 +20,8 @@ from slatewise.errors import InputError
 from slatewise.interactions import Interactions
 from slatewise.progress import Bar
 from slatewise.returns import SessionReturns
-from slatewise.runs import Run, describe, read
+from slatewise.runs import Run, check_names, describe, read
+from slatewise.runs import metrics as read_metrics
 
 Metrics = dict[str, Any]
 LINES = 200  # metrics lines of a run
@@ -32,7 +33,10 @@ PATIENCE = 1000  # vector steps without learning after which a run may stop all 
 
 @dataclass(frozen=True)
 class Training:
-    """What a training did. seconds, cpu_seconds: of the loop. metrics: the last line of metrics."""
+    """What a training did. seconds, cpu_seconds: of the loop. metrics: the last line of metrics.
+
+    had_finished: whether the run that was resumed had taken all its steps before, so that nothing was left to do.
+    """
 
     run: str | None
     steps: int
@@ -41,6 +45,7 @@ class Training:
     cpu_seconds: float
     interrupted: bool
     metrics: Metrics
+    had_finished: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -122,11 +127,7 @@ class _Loop:
             raise InputError("resume needs the folder of the run: give out=")
         described = read(self.run.folder)
         mine = describe(self.env, self.agent, self.steps)
-        if described["agent"] != mine["agent"] or described["world"] != mine["world"]:
-            raise InputError(
-                f"{self.run.folder} trains {described['agent']} in {described['world']}, "
-                f"not {mine['agent']} in {mine['world']}: name those, or another folder"
-            )
+        check_names(self.run.folder, described, mine["agent"], mine["world"])
         if described["steps"] != self.steps:
             raise InputError(
                 f"{self.run.folder} was planned for {described['steps']} steps, and its schedules end there: "
@@ -143,6 +144,7 @@ class _Loop:
         self.before = (progress["seconds"], progress["cpu_seconds"])
         self.run.forget_after(self.agent.steps)
         self._go_on(self.run.load_returns(folder))
+        self.line = (read_metrics(self.run.folder) or [{}])[-1]
 
     def _returns(self) -> dict[str, Tensor]:
         """Return what `return` among the metrics goes on with: recent returns, and the sessions under way."""
@@ -160,6 +162,7 @@ class _Loop:
 
     def go(self, interrupted: threading.Event, bar: Bar) -> Training:
         """Run to the end, or to the update after an interruption."""
+        had_finished = self.agent.steps >= self.steps
         next_line, saved = self.agent.steps, time.perf_counter()
         self.started = (time.perf_counter(), time.process_time())
         while self.agent.steps < self.steps and not interrupted.is_set():
@@ -176,7 +179,8 @@ class _Loop:
         seconds, cpu_seconds = self._times()
         folder = str(self.run.folder) if self.run is not None else None
         stopped = self.agent.steps < self.steps
-        return Training(folder, self.agent.steps, self.agent.updates, seconds, cpu_seconds, stopped, self.line)
+        spent = seconds, cpu_seconds
+        return Training(folder, self.agent.steps, self.agent.updates, *spent, stopped, self.line, had_finished)
 
     def _round(self, interrupted: threading.Event) -> Metrics:
         """Step until the agent has learned once, so that its rollout is empty and a checkpoint is whole.
