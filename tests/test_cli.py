@@ -177,6 +177,7 @@ BAD = [
     (("train", "slatq", "--env", "interest-evolution", "--out", "x"), "unknown agent 'slatq': did you mean 'slateq'?"),
     (("evaluate", "nowhere"), "'nowhere' is no run's folder: name one, or a rule"),
     (("ope", "nowhere", "--policy", "random"), "nowhere"),
+    (("simulate", "interest-evolution", "--policy", "runs/none"), "and it is no run's folder either"),
     (("logs", "check", "nowhere"), "nowhere"),
     (("logs", "import", "open-bandits"), "unknown import 'open-bandits': did you mean 'open-bandit'?"),
     (("logs", "import", "open-bandit", "--behaviour", "bt"), "behaviour"),
@@ -203,7 +204,7 @@ def test_a_run_meets_only_the_features_it_was_trained_on(shell: Shell, tmp_path:
     shell("train", "linucb", "--env", "interest-evolution", "--steps", "200", "--users", "50", "--out", trained)
     code, _, err = shell("evaluate", trained, "--set", "observe=budget", "--episodes", "50")
     assert code == 2
-    assert "was trained with user features 23" in err
+    assert "was trained with 23 user features, here they are 24 (new: budget)" in err
     code, _, err = shell("train", "linucb", "--env", "interest-evolution", "--steps", "200", "--out", trained)
     assert code == 2
     assert "exists: give --resume to go on, --overwrite, or another folder" in err

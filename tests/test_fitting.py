@@ -260,3 +260,11 @@ def test_clicks_that_a_model_does_not_allow_are_refused() -> None:
         fit("position-based", data)
     with pytest.raises(InputError, match="no interactions"):
         fit("logit", data[:0])
+
+
+def test_a_log_is_told_to_be_read() -> None:
+    class Log:
+        pass
+
+    with pytest.raises(InputError, match=r"interactions is a Log: .*log\.read\(\)"):
+        fit("logit", Log())  # pyright: ignore[reportArgumentType]

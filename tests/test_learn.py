@@ -1,6 +1,8 @@
 """Learning from a log: who can, what is kept with the agent, and what a verdict says of it."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import slatewise as sw
 from slatewise.agents import AGENTS, agent_class
 from slatewise.cli import app
 from slatewise.judging import judge
+from slatewise.naming import check_features
 
 MAPPING = {
     "item": "item",
@@ -121,3 +124,24 @@ def test_train_from_a_log_on_the_command_line(logs: tuple[sw.Log, sw.Log], tmp_p
 def test_a_world_or_a_log_and_not_both(options: tuple[str, ...], tmp_path: Path) -> None:
     done = run("train", "linucb", "--out", str(tmp_path / "run"), *options)
     assert "give --env or --log, and not both" in str(done.exception)
+
+
+def test_a_policy_of_a_log_that_is_no_folder_is_named_so(logs: tuple[sw.Log, sw.Log]) -> None:
+    with pytest.raises(sw.InputError, match=r"unknown rule of this log 'runs/missing': .*it is no run's folder either"):
+        judge(logs[0].path, ["runs/missing"])
+
+
+@pytest.mark.parametrize(
+    ("shown", "words"),
+    [
+        (("a", "b", "c", "e", "f"), "4 user features, here they are 5 (missing: d; new: e, f)"),
+        (("a",), "4 user features, here they are 1 (missing: b, c, d)"),
+        (("a", "b", "c", "d", *"1234"), "4 user features, here they are 8 (new: 1, 2, 3 and 1 more)"),
+        (("b", "a", "c", "d"), "4 user features, here they are 4 (in another order)"),
+    ],
+)
+def test_features_that_differ_are_named(shown: tuple[str, ...], words: str, logs: tuple[sw.Log, sw.Log]) -> None:
+    spec = logs[0].spec
+    agent = sw.LinUCB(replace(spec, user=("a", "b", "c", "d")))
+    with pytest.raises(sw.InputError, match=re.escape(f"linucb was trained with {words}: use the settings")):
+        check_features(agent, replace(spec, user=shown), "linucb")

@@ -96,7 +96,7 @@ def test_what_a_kill_left_of_a_checkpoint_goes_with_the_next(tmp_path: Path) -> 
     run = runs.Run(tmp_path / "run")
     env.step(agent.act(env.observation))
     agent.steps = 128
-    run.checkpoint(env, agent, {})
+    run.checkpoint(env, agent, {}, {})
     assert not cut.exists()
 
 
@@ -186,6 +186,28 @@ def test_existing_runs_are_refused_unless_told(tmp_path: Path) -> None:
     assert (tmp_path / "photos" / "me.jpg").exists()
 
 
+@pytest.mark.parametrize("name", ["slateq", "model-planner"])
+def test_a_run_that_fails_before_it_learns_names_other_agents_and_leaves_no_folder(name: str, tmp_path: Path) -> None:
+    env = sw.make("feed", users=64, seed=0)
+    settings: dict[str, Any] = {**TINY, "fit_choice": "logit"} if name == "slateq" else {}
+    for folder in (tmp_path / "run", tmp_path / "mine"):
+        if folder.name == "mine":
+            folder.mkdir()
+        with pytest.raises(sw.InputError, match=rf"{name} is for users who take at most one.*reinforce or ppo"):
+            sw.train(agent_for(name, env, **settings), env, 5000, folder, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]  # an empty folder that was there stays
+    assert not list((tmp_path / "mine").iterdir())
+
+
+def test_a_run_that_fails_after_it_learned_keeps_its_folder(tmp_path: Path) -> None:
+    def fail(_: object) -> None:
+        raise sw.InputError("the disk for metrics is full")
+
+    with pytest.raises(sw.InputError, match="the disk"):
+        sw.train(*start("slateq"), STEPS, tmp_path / "run", progress=False, on_metrics=fail)
+    assert sw.load(tmp_path / "run").steps == 0
+
+
 def test_an_agent_alone_knows_no_world(tmp_path: Path) -> None:
     agent, _ = start("linucb")
     agent.save(tmp_path / "agent")
@@ -224,10 +246,10 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(
         with monkeypatch.context() as patch:
             patch.setattr(runs, victim, killed)
             with pytest.raises(KeyboardInterrupt):
-                run.checkpoint(env, agent, {})
+                run.checkpoint(env, agent, {}, {})
         for key, value in sw.load(tmp_path / "run").tensors().items():
             assert torch.equal(value, before[key])
-    run.checkpoint(env, agent, {"seconds": 1.0, "cpu_seconds": 1.0})
+    run.checkpoint(env, agent, {"seconds": 1.0, "cpu_seconds": 1.0}, {})
     assert sw.load(tmp_path / "run").steps == agent.steps
 
 
@@ -236,7 +258,7 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     run = runs.Run(tmp_path / "run")
     run.begin(env, agent, 10)
     for agent.steps in range(64, 64 * 8, 64):
-        run.checkpoint(env, agent, {"seconds": 0.0, "cpu_seconds": 0.0})
+        run.checkpoint(env, agent, {"seconds": 0.0, "cpu_seconds": 0.0}, {})
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == [f"{steps:012d}" for steps in (320, 384, 448)]
 
@@ -263,9 +285,20 @@ def test_a_run_can_be_resumed_from_its_first_moment(tmp_path: Path) -> None:
     assert all(torch.equal(value, agent.tensors()[key]) for key, value in whole.tensors().items())
 
 
-def test_returns_after_a_resume_are_of_whole_sessions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("steps", [6000, 80_000])  # before any session ends, and with more than are averaged
+def test_the_return_of_a_resumed_run_is_that_of_the_whole_run(steps: int, tmp_path: Path) -> None:
+    whole = sw.train(*start("supervised"), steps, progress=False).metrics
+    agent, env = start("supervised")
+    sw.train(agent, env, steps, tmp_path / "run", progress=False, on_metrics=interrupt_at(steps // 2))
+    resumed = sw.train(*start("supervised"), steps, tmp_path / "run", resume=True, progress=False).metrics
+    assert resumed["return"] == whole["return"] is not None
+
+
+def test_returns_after_a_resume_from_an_earlier_version_are_of_whole_sessions(tmp_path: Path) -> None:
     agent, env = start("linucb")
     sw.train(agent, env, 6000, tmp_path / "run", progress=False, on_metrics=interrupt_at(3000))
+    for kept in (tmp_path / "run").rglob("returns.safetensors"):
+        kept.unlink()
     lines: list[dict[str, Any]] = []
     sw.train(*start("linucb"), 6000, tmp_path / "run", resume=True, progress=False, on_metrics=lines.append)
     assert all(line["return"] is None or line["return"] > 100 for line in lines)  # half a session earns about 80

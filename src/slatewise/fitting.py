@@ -63,9 +63,14 @@ def fit(
       because only attention · scaling · exp(b) shows.
     - `position-based`: `examination` [K]. With a fitted affinity also `bias` b, and the first position's is 1: only
       the ratios of examination probabilities show, and the first is taken to be looked at most.
-    Raises InputError for a model that cannot be fitted so, for clicks that it does not allow, and for standard errors
-    of parameters that the clicks do not determine.
+    Raises InputError for what is not interactions, for a model that cannot be fitted so, for clicks that it does not
+    allow, and for standard errors of parameters that the clicks do not determine.
     """
+    given = cast(object, interactions)  # a log, say, which only the type would refuse
+    if not isinstance(given, Interactions):
+        raise InputError(
+            f"interactions is a {type(given).__name__}: a choice model is fitted to interactions, of a log log.read()"
+        )
     problem = _problem(name, interactions, affinity, penalty)
     theta = _maximised(problem)
     leaf = theta.clone().requires_grad_(True)

@@ -9,7 +9,7 @@ from slatewise.progress import Bar
 
 
 def learn(agent: Agent, log: Log, progress: bool = True) -> None:
-    """Let an agent learn from a log, in one pass over its decisions.
+    """Let an agent learn from a log, which is read once, block by block.
 
     For agents whose statistics do not depend on who decided, the bandits and model-planner, and for reinforce, which
     corrects for who decided by the propensities. Schedules end with the log. The agent keeps the schema of the log's

@@ -7,7 +7,7 @@ from typing import Any
 from slatewise.agents import AGENTS, is_agent, load, make_agent
 from slatewise.agents.base import Agent
 from slatewise.environments.base import Environment
-from slatewise.errors import InputError, unknown_name
+from slatewise.errors import NO_RUN, InputError, unknown_name
 from slatewise.features import FeatureSchema
 from slatewise.interactions import Policy, Spec
 from slatewise.policies import Rule, policy_generator
@@ -42,7 +42,7 @@ def find_policy(
         floor = {"explore_floor": explore_floor} if explore_floor else {}
         return agent_for(name, env, seed, **floor, **(settings or {}))
     if name != "random" and name not in env.rules:
-        raise unknown_name("policy", name, ["random", *env.rules, *AGENTS]) from None
+        raise unknown_name("policy", name, ["random", *env.rules, *AGENTS], NO_RUN) from None
     return env.rule(name, seed, explore_floor)
 
 
@@ -63,8 +63,7 @@ def check_features(agent: Agent, spec: Spec, name: str) -> None:
         had, shown = getattr(agent.spec, key), getattr(spec, key)
         if had != shown:
             raise InputError(
-                f"{name} was trained with {key} features {_short(had)}, here they are {_short(shown)}: "
-                "use the settings it was trained with"
+                f"{name} was trained with {_difference(key, had, shown)}: use the settings it was trained with"
             )
 
 
@@ -83,7 +82,15 @@ def check_schema(agent: Agent, features: FeatureSchema | None, name: str) -> Non
                 )
 
 
-def _short(names: Any) -> str:
-    if not isinstance(names, tuple):
-        return str(names)
-    return f"{len(names)} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+def _difference(key: str, had: Any, shown: Any) -> str:
+    """Say what was there in training, what is here, and which names differ."""
+    if not isinstance(had, tuple):
+        return f"{key} {had}, here it is {shown}"
+    missing = _short([name for name in had if name not in shown])
+    new = _short([name for name in shown if name not in had])
+    parts = [f"missing: {missing}"] * bool(missing) + [f"new: {new}"] * bool(new)
+    return f"{len(had)} {key} features, here they are {len(shown)} ({'; '.join(parts) or 'in another order'})"
+
+
+def _short(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,6 +1,7 @@
 """Returns: rewards added up over a session, as averages of sessions and as targets for learning."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +61,15 @@ class SessionReturns:
         self._length[rows] = 0
         self.finished[rows] += 1
         return ended
+
+    def under_way(self) -> dict[str, Tensor]:
+        """Return what the sessions that have not ended have so far: `return` float64 [B], `length` int64 [B]."""
+        return {"return": self._return, "length": self._length}
+
+    def go_on(self, under_way: Mapping[str, Tensor]) -> None:
+        """Go on with sessions that another collector had under way."""
+        self._return.copy_(under_way["return"])
+        self._length.copy_(under_way["length"])
 
     def complete(self) -> int:
         """Return E, the fewest sessions that any user has finished."""

@@ -2,7 +2,8 @@
 
 run.json           world, agent, settings, seed, versions
 metrics.jsonl      one line of metrics at a time
-checkpoints/STEP/  the agent, the world's snapshot, and how far the run was; the newest has the agent's memory too
+checkpoints/STEP/  the agent, the world's snapshot, how far the run was, and the returns that its metrics average; the
+                   newest has the agent's memory too
 latest             the name of the newest whole checkpoint
 """
 
@@ -24,7 +25,7 @@ from torch import Tensor
 from slatewise.agents import CHECKPOINTS, LATEST, latest_checkpoint
 from slatewise.agents.base import DESCRIPTION, Agent
 from slatewise.documents import read_document
-from slatewise.environments import make
+from slatewise.environments import world
 from slatewise.environments.base import Environment
 from slatewise.errors import InputError
 from slatewise.registry import registered_name
@@ -33,6 +34,7 @@ FORMAT = 1
 RUN = "run.json"
 METRICS = "metrics.jsonl"
 PROGRESS = "progress.json"
+RETURNS = "returns.safetensors"
 MEMORY = "memory.safetensors"
 KEPT = 3  # newest checkpoints that are not deleted
 
@@ -63,6 +65,7 @@ class Run:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self._made = False  # whether `begin` made the folder
 
     def clear(self, overwrite: bool) -> None:
         """Make room. Raises InputError where the folder exists, unless `overwrite` and it is a run."""
@@ -76,15 +79,26 @@ class Run:
 
     def begin(self, env: Environment, agent: Agent, steps: int) -> None:
         """Create the folder and say in it what is run."""
+        self._made = not self.folder.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
         _write(self.folder / RUN, json.dumps(describe(env, agent, steps), indent=2) + "\n")
+
+    def withdraw(self) -> None:
+        """Take back what `begin` and the first checkpoint wrote, so that a run that never learned blocks no other."""
+        shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
+        for name in (LATEST, RUN):
+            (self.folder / name).unlink(missing_ok=True)
+        if self._made and not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     def write_metrics(self, line: Mapping[str, Any]) -> None:
         """Append one line of metrics."""
         with (self.folder / METRICS).open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    def checkpoint(self, env: Environment, agent: Agent, progress: Mapping[str, Any]) -> Path:
+    def checkpoint(
+        self, env: Environment, agent: Agent, progress: Mapping[str, Any], returns: Mapping[str, Tensor]
+    ) -> Path:
         """Write a checkpoint beside the others, and only when it is whole make it the latest."""
         name = f"{agent.steps:012d}"
         final = self.folder / CHECKPOINTS / name
@@ -95,6 +109,7 @@ class Run:
             shutil.rmtree(cut, ignore_errors=True)  # what a kill left behind, perhaps a whole memory
         agent.save(unfinished)
         save_file(env.snapshot(), unfinished / "environment.safetensors")
+        save_file(dict(returns), unfinished / RETURNS)
         memory = agent.memory_tensors()
         if memory:
             save_file({key: value.contiguous() for key, value in memory.items()}, unfinished / MEMORY)
@@ -143,6 +158,17 @@ class Run:
         except (SafetensorError, OSError) as error:
             raise InputError(f"{folder}: the world's snapshot cannot be read ({error}): copy it again") from None
 
+    def load_returns(self, folder: Path) -> dict[str, Tensor]:
+        """Return the returns that a checkpoint holds: none where an earlier version wrote it.
+
+        Raises InputError for a file that cannot be read.
+        """
+        path = folder / RETURNS
+        try:
+            return load_file(path) if path.is_file() else {}
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} cannot be read ({error}): copy it again, or delete it") from None
+
     def forget_after(self, steps: int) -> None:
         """Drop metrics written after a checkpoint that the run goes on from."""
         path = self.folder / METRICS
@@ -173,10 +199,20 @@ def read(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / RUN
     if not path.is_file():
         raise InputError(f"{folder} is not a run: {RUN} is missing")
-    described = read_document(path, FORMAT, ("agent", "agent_settings", "agent_seed", "world", "users", "steps"))
+    keys = ("agent", "agent_settings", "agent_seed", "world", "world_seed", "users", "steps")
+    described = read_document(path, FORMAT, keys)
     if not isinstance(described.get("world_settings"), dict) or not isinstance(described["agent_settings"], dict):
         raise InputError(f"{path}: its settings are no objects: it is damaged, copy it again")
     return described
+
+
+def check_names(folder: str | Path, described: Mapping[str, Any], agent: str, world: str) -> None:
+    """Raise InputError where a run trains another agent, or in another world, than those of these names."""
+    if described["agent"] != agent or described["world"] != world:
+        raise InputError(
+            f"{folder} trains {described['agent']} in {described['world']}, not {agent} in {world}: name those, or "
+            "another folder"
+        )
 
 
 def metrics(folder: str | Path) -> list[dict[str, Any]]:
@@ -197,12 +233,17 @@ def make_world(
 
     Raises InputError where the folder is not a run, or holds an agent that learned from a log and knows no world.
     """
-    if (Path(folder) / DESCRIPTION).is_file():
-        raise InputError(f"{folder} holds an agent alone, as learned from a log, and no world: name one with --env")
-    run = read(folder)
+    cls, run = world_of_run(folder), read(folder)
     settings = run["world_settings"] | changes
     seed = int(run["world_seed"]) if seed is None else seed
-    return make(run["world"], users or run["users"], seed, device, **settings)
+    return cls(users=users or run["users"], seed=seed, device=device, **settings)
+
+
+def world_of_run(folder: str | Path) -> type[Environment]:
+    """Return the class of the world that a run was trained in. Raises InputError as `make_world` does."""
+    if (Path(folder) / DESCRIPTION).is_file():
+        raise InputError(f"{folder} holds an agent alone, as learned from a log, and no world: name one with --env")
+    return world(read(folder)["world"])
 
 
 def _whole(line: str) -> bool:

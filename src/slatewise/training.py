@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from slatewise.agents.base import Agent
 from slatewise.environments.base import Environment
@@ -19,7 +20,8 @@ from slatewise.errors import InputError
 from slatewise.interactions import Interactions
 from slatewise.progress import Bar
 from slatewise.returns import SessionReturns
-from slatewise.runs import Run, describe, read
+from slatewise.runs import Run, check_names, describe, read
+from slatewise.runs import metrics as read_metrics
 
 Metrics = dict[str, Any]
 LINES = 200  # metrics lines of a run
@@ -31,7 +33,10 @@ PATIENCE = 1000  # vector steps without learning after which a run may stop all 
 
 @dataclass(frozen=True)
 class Training:
-    """What a training did. seconds, cpu_seconds: of the loop. metrics: the last line of metrics."""
+    """What a training did. seconds, cpu_seconds: of the loop. metrics: the last line of metrics.
+
+    had_finished: whether the run that was resumed had taken all its steps before, so that nothing was left to do.
+    """
 
     run: str | None
     steps: int
@@ -40,6 +45,7 @@ class Training:
     cpu_seconds: float
     interrupted: bool
     metrics: Metrics
+    had_finished: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
@@ -65,7 +71,8 @@ def train(
     of metrics: `steps`, `updates`, `seconds`, `cpu_seconds`, `steps_per_second`, `return` (mean of the last
     sessions that ended, exploration included, None before the first) and what the agent's update says.
     The first Ctrl-C stops after the update under way and leaves a whole checkpoint; a second stops at once.
-    Raises InputError before anything starts.
+    Raises InputError before anything starts, or where the agent cannot learn from these users: a run that fails before
+    its first update leaves no folder.
     """
     if steps < 1:
         raise InputError(f"steps={steps}: at least one user-step is needed")
@@ -85,8 +92,13 @@ def train(
     elif run is not None:
         run.begin(env, agent, steps)
         loop.checkpoint()  # a run is usable and resumable from its first moment
-    with _interruptions() as interrupted, Bar(f"train {agent.name}", steps, progress) as bar:
-        return loop.go(interrupted, bar)
+    try:
+        with _interruptions() as interrupted, Bar(f"train {agent.name}", steps, progress) as bar:
+            return loop.go(interrupted, bar)
+    except InputError:
+        if run is not None and not resume and agent.updates == 0 and not loop.line:
+            run.withdraw()  # nothing was learned, and the next try would find the folder in its way
+        raise
 
 
 class _Loop:
@@ -103,7 +115,7 @@ class _Loop:
         self.agent, self.env, self.steps, self.run, self.on_metrics = agent, env, steps, run, on_metrics
         self.sessions = SessionReturns(env.users, env.device)
         self.recent: deque[float] = deque(maxlen=RECENT)
-        self.cut = torch.zeros(env.users, dtype=torch.bool, device=env.device)  # sessions begun before a resume
+        self.cut = torch.zeros(env.users, dtype=torch.bool, device=env.device)  # sessions whose beginning was lost
         self.line: Metrics = {}
         self.spent = 0.0  # seconds that the last checkpoint took
         self.before = (0.0, 0.0)  # seconds and CPU seconds of earlier, interrupted parts of the run
@@ -115,11 +127,7 @@ class _Loop:
             raise InputError("resume needs the folder of the run: give out=")
         described = read(self.run.folder)
         mine = describe(self.env, self.agent, self.steps)
-        if described["agent"] != mine["agent"] or described["world"] != mine["world"]:
-            raise InputError(
-                f"{self.run.folder} trains {described['agent']} in {described['world']}, "
-                f"not {mine['agent']} in {mine['world']}: name those, or another folder"
-            )
+        check_names(self.run.folder, described, mine["agent"], mine["world"])
         if described["steps"] != self.steps:
             raise InputError(
                 f"{self.run.folder} was planned for {described['steps']} steps, and its schedules end there: "
@@ -135,10 +143,26 @@ class _Loop:
         self.env.restore(snapshot)
         self.before = (progress["seconds"], progress["cpu_seconds"])
         self.run.forget_after(self.agent.steps)
-        self.cut[:] = True
+        self._go_on(self.run.load_returns(folder))
+        self.line = (read_metrics(self.run.folder) or [{}])[-1]
+
+    def _returns(self) -> dict[str, Tensor]:
+        """Return what `return` among the metrics goes on with: recent returns, and the sessions under way."""
+        recent = torch.tensor(list(self.recent), dtype=torch.float64)
+        return {"recent": recent, "cut": self.cut, **self.sessions.under_way()}
+
+    def _go_on(self, returns: dict[str, Tensor]) -> None:
+        """Take back what `_returns` gave; a checkpoint of an earlier version has none."""
+        if not returns:
+            self.cut[:] = True
+            return
+        self.recent.extend(returns["recent"].tolist())
+        self.cut.copy_(returns["cut"])
+        self.sessions.go_on(returns)
 
     def go(self, interrupted: threading.Event, bar: Bar) -> Training:
         """Run to the end, or to the update after an interruption."""
+        had_finished = self.agent.steps >= self.steps
         next_line, saved = self.agent.steps, time.perf_counter()
         self.started = (time.perf_counter(), time.process_time())
         while self.agent.steps < self.steps and not interrupted.is_set():
@@ -155,7 +179,8 @@ class _Loop:
         seconds, cpu_seconds = self._times()
         folder = str(self.run.folder) if self.run is not None else None
         stopped = self.agent.steps < self.steps
-        return Training(folder, self.agent.steps, self.agent.updates, seconds, cpu_seconds, stopped, self.line)
+        spent = seconds, cpu_seconds
+        return Training(folder, self.agent.steps, self.agent.updates, *spent, stopped, self.line, had_finished)
 
     def _round(self, interrupted: threading.Event) -> Metrics:
         """Step until the agent has learned once, so that its rollout is empty and a checkpoint is whole.
@@ -174,7 +199,7 @@ class _Loop:
         return {}
 
     def _count(self, interactions: Interactions) -> None:
-        """Take the returns of sessions that ended, but of those whose beginning an earlier process saw."""
+        """Take the returns of sessions that ended, but of those whose beginning nobody kept."""
         returns, done = self.sessions.add(interactions), interactions.done
         self.recent.extend(returns[~self.cut[done]].tolist())
         self.cut &= ~done
@@ -202,7 +227,8 @@ class _Loop:
         assert self.run is not None  # the callers know
         seconds, cpu_seconds = self._times()
         started = time.perf_counter()
-        self.run.checkpoint(self.env, self.agent, {"seconds": seconds, "cpu_seconds": cpu_seconds})
+        spent = {"seconds": seconds, "cpu_seconds": cpu_seconds}
+        self.run.checkpoint(self.env, self.agent, spent, self._returns())
         self.spent = time.perf_counter() - started
 
     def _times(self) -> tuple[float, float]:

@@ -323,3 +323,17 @@ def read_description(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{folder} holds no saved agent ({DESCRIPTION} is missing)")
     return read_document(path, FORMAT, ("agent", "settings", "spec", "choice", "seed", "steps", "updates"))
+
+
+def check_single_clicks(name: str, interactions: Interactions) -> None:
+    """Raise InputError, naming agents that can, where an agent of single choices meets users who click several items.
+
+    name: of the agent.
+    """
+    several = interactions.response.clicked.sum(1) > 1
+    if bool(several.any()):
+        raise InputError(
+            f"{name} is for users who take at most one item of a slate, and {int(several.sum())} of these "
+            f"{len(several)} slates were clicked several times: take reinforce or ppo, which need no choice model, or "
+            "a bandit such as linucb"
+        )

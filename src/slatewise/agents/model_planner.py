@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from slatewise.agents.base import Agent, AgentSettings
+from slatewise.agents.base import Agent, AgentSettings, check_single_clicks
 from slatewise.choice import Bilinear, Cascade, Choice, FirstPosition, Logit, Multinomial, check_features, choose
 from slatewise.errors import InputError
 from slatewise.fitting import fit
@@ -149,8 +149,7 @@ class ModelPlanner(Agent):
         """
         if interactions.next_observation is None:
             raise InputError("model-planner learns what becomes of users, and there is no next_observation")
-        if bool((interactions.response.clicked.sum(1) > 1).any()):
-            raise InputError("model-planner is for users who take at most one item, and some clicked several")
+        check_single_clicks(self.name, interactions)
         self.steps += len(interactions)
         self._since += len(interactions)
         known = interactions[interactions.response.reward_known]

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
-from slatewise.agents.base import Preset
+from slatewise.agents.base import Preset, check_single_clicks
 from slatewise.agents.long_term import LongTermAgent, LongTermSettings
 from slatewise.choice import Cascade, FirstPosition, Multinomial, check_features
 from slatewise.constraints import Limits
@@ -175,8 +175,7 @@ class SlateQ(LongTermAgent):
 
     def observe(self, interactions: Interactions) -> None:
         """Remember one vector step. Raises InputError where something that SlateQ needs is missing."""
-        if bool((interactions.response.clicked.sum(1) > 1).any()):
-            raise InputError("slateq is for users who take at most one item of a slate, and some clicked several")
+        check_single_clicks(self.name, interactions)
         super().observe(interactions)
 
     def update(self) -> dict[str, float] | None:

@@ -8,9 +8,22 @@ from typing import Annotated, Any
 import typer
 
 from slatewise.cli import logs as logs_commands
-from slatewise.cli.base import Device, Json, Overwrite, Seed, Set, Threads, Users, pairs, use_threads, world_of
+from slatewise.cli.base import (
+    Device,
+    Json,
+    Overwrite,
+    Seed,
+    Set,
+    Threads,
+    Users,
+    pairs,
+    refuse_of_run,
+    use_threads,
+    world_of,
+)
 from slatewise.cli.learn import learn_from
 from slatewise.cli.ope import ope
+from slatewise.cli.resume import begun, command
 from slatewise.cli.watch import watch
 from slatewise.errors import InputError
 from slatewise.output import only, print_json, print_table, show
@@ -218,7 +231,7 @@ def train(
     agent: Annotated[str, typer.Argument(metavar="AGENT", help="an agent, see `slatewise agents`")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="the run's folder: settings, metrics, checkpoints")],
     env_name: Annotated[str | None, typer.Option("--env", metavar="ENV", help="the world to learn in")] = None,
-    log: Annotated[Path | None, typer.Option(metavar="LOG", help="a log to learn from, in one pass")] = None,
+    log: Annotated[Path | None, typer.Option(metavar="LOG", help="a log to learn from, instead of a world")] = None,
     steps: Annotated[
         int | None,
         typer.Option(
@@ -226,30 +239,41 @@ def train(
             help="user-steps, rounded up to a whole update; schedules end there  [default: 1,000,000 or preset's]",
         ),
     ] = None,
-    users: Users = 256,
+    users: Annotated[int | None, typer.Option(min=1, help="users simulated side by side  [default: 256]")] = None,
     preset: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="settings that go together, see `slatewise agents AGENT`; --set overrides"),
     ] = None,
     settings: Set = None,
-    resume: Annotated[bool, typer.Option(help="go on from the newest checkpoint in RUN")] = False,
+    resume: Annotated[
+        bool, typer.Option(help="go on from the newest checkpoint in RUN, which knows its world and settings")
+    ] = False,
     overwrite: Overwrite = False,
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=2**63 - 1, help="fixes every bit of the result on one machine  [default: 0]"),
+    ] = None,
     threads: Threads = 1,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Train an agent in a world; Ctrl-C leaves a usable run, --resume goes on. Or let a bandit learn from a log.
+    """Train an agent in a world; Ctrl-C leaves a usable run, --resume goes on. Or let one learn from a log.
+
+    From a log learn the bandits, model-planner and reinforce.
 
     Example: slatewise train slateq --env interest-evolution --steps 2000000 --out runs/slateq
     """
     use_threads(threads)
+    had = begun(out, agent, env_name) if resume and log is None else {}
+    env_name = env_name or had.get("world")
     if (env_name is None) == (log is None):
         raise InputError("an agent learns in a world or from a log: give --env or --log, and not both")
     if log is not None:
-        if preset is not None:
-            raise InputError(f"--preset {preset} is for learning in a world: leave it out with --log")
-        learn_from(log, agent, out, settings, seed, device, overwrite, as_json)
+        for option, given in (("preset", preset), ("steps", steps), ("users", users), ("resume", resume or None)):
+            if given is not None:
+                value = "" if option == "resume" else f" {given}"
+                raise InputError(f"--{option}{value} is for learning in a world: leave it out with --log")
+        learn_from(log, agent, out, settings, seed or 0, device, overwrite, as_json)
         return
     assert env_name is not None
     from slatewise.agents import agent_class
@@ -257,17 +281,23 @@ def train(
     from slatewise.training import train as run
 
     chosen = agent_class(agent).preset(preset) if preset is not None else None
-    steps = steps or (chosen.steps if chosen else 1_000_000)
-    env, agent_settings = world_of(env_name, users, seed, settings, agent, device)
-    learner = agent_for(agent, env, seed, **{**(chosen.settings if chosen else {}), **agent_settings})
+    steps = steps or int(had.get("steps", 0)) or (chosen.steps if chosen else 1_000_000)
+    users = users or int(had.get("users", 256))
+    seeds = [had.get(key, 0) if seed is None else seed for key in ("world_seed", "agent_seed")]
+    env, mine = world_of(env_name, users, seeds[0], settings, agent, device, had.get("world_settings"))
+    of_agent = {**had.get("agent_settings", {}), **(chosen.settings if chosen else {}), **mine}
+    learner = agent_for(agent, env, seeds[1], **of_agent)
     result = run(learner, env, steps, out, resume, overwrite, progress=not as_json)
     line = result.metrics | {key: value for key, value in result.to_json().items() if key != "metrics"}
     row = only(line, "run", "steps", "updates", "seconds", "cpu_seconds") | only(
         result.metrics, "return", "steps_per_second"
     )
     show(as_json, line, f"{agent} in {env.full_name}", [row])
+    if result.had_finished:
+        print(f"slatewise: {out} had finished its {steps:,} steps, so nothing was left to do", file=sys.stderr)
     if result.interrupted:
-        print(f"slatewise: stopped at {result.steps:,} of {steps:,} steps; --resume goes on", file=sys.stderr)
+        onwards = command(agent, out, threads, device)
+        print(f"slatewise: stopped at {result.steps:,} of {steps:,} steps; go on with: {onwards}", file=sys.stderr)
         raise typer.Exit(130)
 
 
@@ -306,7 +336,7 @@ def evaluate(
     from slatewise.evaluation import evaluate_seeds, over_seeds, save_seeds
     from slatewise.metrics import Tally
     from slatewise.naming import find_policy, is_trained
-    from slatewise.runs import make_world
+    from slatewise.runs import make_world, world_of_run
 
     agent_settings: dict[str, Any] = {}
     users = users or min(1000, episodes)
@@ -314,6 +344,10 @@ def evaluate(
         env, agent_settings = world_of(env_name, users, seed, settings, policy, device)
     elif is_trained(policy):
         given = {key.removeprefix("env."): value for key, value in pairs(settings).items()}
+        known = world_of_run(policy).Settings.model_fields
+        for key in given:
+            if key not in known:
+                refuse_of_run(policy, key)
         env = make_world(policy, users, seed, device, **given)
     else:
         raise InputError(f"{policy!r} is no run's folder: name one, or a rule or an agent and its world with --env")

@@ -1,6 +1,6 @@
 """What several commands have: options, and what these mean."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +13,9 @@ Threads = Annotated[int, typer.Option(min=1, help="threads for numerical kernels
 Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="a setting of the world or the agent; env.KEY or agent.KEY if both"
+        "--set",
+        metavar="KEY=VALUE",
+        help="a setting of the world, or of a new agent (a run keeps its own); env.KEY or agent.KEY if both",
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="where users and networks are: cpu, cuda, cuda:1, mps")]
@@ -32,9 +34,18 @@ def use_threads(threads: int) -> None:
 
 
 def world_of(
-    name: str, users: int, seed: int, given: Sequence[str] | None, policy: str, device: str
+    name: str,
+    users: int,
+    seed: int,
+    given: Sequence[str] | None,
+    policy: str,
+    device: str,
+    begun: Mapping[str, Any] | None = None,
 ) -> tuple[Any, dict[str, Any]]:
-    """Make a world with its part of the settings; return it and the agent's part."""
+    """Make a world with its part of the settings; return it and the agent's part.
+
+    begun: settings of the world that were given before, as when a run goes on.
+    """
     from slatewise.agents import agent_class, is_agent
     from slatewise.environments import world
     from slatewise.naming import is_trained
@@ -46,6 +57,8 @@ def world_of(
     agents: dict[str, Any] = {}
     for key, value in pairs(given).items():
         owner, _, bare = key.rpartition(".")
+        if owner == "agent" or bare not in cls.Settings.model_fields:
+            refuse_of_run(policy, key)
         in_env, in_agent = bare in cls.Settings.model_fields, bare in of_agent
         if owner == "env" or (not owner and in_env and not in_agent):
             mine[bare] = value
@@ -55,7 +68,20 @@ def world_of(
             raise InputError(f"--set {key}: both {name} and {policy} have it, say env.{key} or agent.{key}")
         else:
             raise unknown_name(f"setting of {name} or {policy}", key, [*cls.Settings.model_fields, *of_agent])
-    return cls(users=users, seed=seed, device=device, **mine), agents
+    return cls(users=users, seed=seed, device=device, **{**(begun or {}), **mine}), agents
+
+
+def refuse_of_run(policy: str, key: str) -> None:
+    """Raise InputError for a setting of a run's agent, which keeps those that it was trained with."""
+    from slatewise.agents import load
+    from slatewise.naming import is_trained
+
+    bare = key.removeprefix("agent.")
+    if is_trained(policy) and bare in type(load(policy).settings).model_fields:
+        raise InputError(
+            f"--set {key}: the agent of {policy} keeps the settings it was trained with, and only those of the world "
+            "can be given: leave it out, or train another run with it"
+        )
 
 
 def pairs(given: Sequence[str] | None) -> dict[str, str]:

@@ -19,7 +19,7 @@ def learn_from(
     overwrite: bool,
     as_json: bool,
 ) -> None:
-    """Make an agent for a log, let it learn in one pass, and save it."""
+    """Make an agent for a log, let it learn, and save it."""
     from slatewise.agents import make_agent
     from slatewise.learning import learn
     from slatewise.logs import Log

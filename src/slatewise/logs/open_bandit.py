@@ -14,7 +14,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from slatewise.errors import InputError, unknown_name
+from slatewise.errors import NO_RUN, InputError, unknown_name
 from slatewise.interactions import Catalogue, Decision, Interactions, Observation, Policy, Response, Spec
 from slatewise.logs.log import Log
 from slatewise.logs.wheels import Files, Wheel, check_lines
@@ -92,9 +92,9 @@ def log_rule(log: Log, name: str, seed: int = 0) -> Policy:
     if name == "random":
         return Random(log.spec.slate_size, seed)
     if log.source.get("kind") != "open-bandit":
-        raise unknown_name("rule of this log", name, ["random"])
+        raise unknown_name("rule of this log", name, ["random"], NO_RUN)
     if name != "thompson":
-        raise unknown_name("rule of an Open Bandit log", name, ["random", "thompson"])
+        raise unknown_name("rule of an Open Bandit log", name, ["random", "thompson"], NO_RUN)
     try:
         alpha, beta = ([float(x) for x in log.source[key]] for key in ("alpha", "beta"))
     except (KeyError, TypeError, ValueError):

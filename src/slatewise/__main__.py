@@ -1,0 +1,5 @@
+"""`python -m slatewise`: the command line."""
+
+from slatewise.cli import main
+
+main()
