@@ -65,7 +65,7 @@ class Run:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._made = False  # whether `begin` made the folder
+        self._made: bool | None = None  # whether `begin` made the folder, once it was called
 
     def clear(self, overwrite: bool) -> None:
         """Make room. Raises InputError where the folder exists, unless `overwrite` and it is a run."""
@@ -84,7 +84,12 @@ class Run:
         _write(self.folder / RUN, json.dumps(describe(env, agent, steps), indent=2) + "\n")
 
     def withdraw(self) -> None:
-        """Take back what `begin` and the first checkpoint wrote, so that a run that never learned blocks no other."""
+        """Take back what `begin` and the first checkpoint wrote, so that a run that never learned blocks no other.
+
+        A run that goes on is left as it is.
+        """
+        if self._made is None:
+            return
         shutil.rmtree(self.folder / CHECKPOINTS, ignore_errors=True)
         for name in (LATEST, RUN):
             (self.folder / name).unlink(missing_ok=True)

@@ -71,8 +71,7 @@ def train(
     of metrics: `steps`, `updates`, `seconds`, `cpu_seconds`, `steps_per_second`, `return` (mean of the last
     sessions that ended, exploration included, None before the first) and what the agent's update says.
     The first Ctrl-C stops after the update under way and leaves a whole checkpoint; a second stops at once.
-    Raises InputError before anything starts, or where the agent cannot learn from these users: a run that fails before
-    its first update leaves no folder.
+    Raises InputError before anything starts, or where the agent cannot learn from these users: then no folder is left.
     """
     if steps < 1:
         raise InputError(f"steps={steps}: at least one user-step is needed")
@@ -92,13 +91,8 @@ def train(
     elif run is not None:
         run.begin(env, agent, steps)
         loop.checkpoint()  # a run is usable and resumable from its first moment
-    try:
-        with _interruptions() as interrupted, Bar(f"train {agent.name}", steps, progress) as bar:
-            return loop.go(interrupted, bar)
-    except InputError:
-        if run is not None and not resume and agent.updates == 0 and not loop.line:
-            run.withdraw()  # nothing was learned, and the next try would find the folder in its way
-        raise
+    with _interruptions() as interrupted, Bar(f"train {agent.name}", steps, progress) as bar:
+        return loop.go(interrupted, bar)
 
 
 class _Loop:
@@ -189,7 +183,7 @@ class _Loop:
         """
         for taken in itertools.count(1):
             interactions = self.env.step(self.agent.act(self.env.observation))
-            self.agent.observe(interactions)
+            self._observe(interactions)
             self._count(interactions)
             metrics = self.agent.update()
             if metrics is not None:
@@ -197,6 +191,15 @@ class _Loop:
             if taken >= PATIENCE and (interrupted.is_set() or self.agent.steps >= self.steps):
                 break
         return {}
+
+    def _observe(self, interactions: Interactions) -> None:
+        """Let the agent observe. A run with users that it cannot learn from leaves no folder in the way of others."""
+        try:
+            self.agent.observe(interactions)
+        except InputError:
+            if self.run is not None and self.agent.updates == 0:
+                self.run.withdraw()
+            raise
 
     def _count(self, interactions: Interactions) -> None:
         """Take the returns of sessions that ended, but of those whose beginning nobody kept."""
