@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from results import save
+from results import save, unlearned
 
 import slatewise as sw
 from slatewise.allocation import keep_freed_memory
@@ -90,10 +90,7 @@ def row(case: Case, runs: list[dict[str, float]]) -> dict[str, Any]:
         "log_likelihood": round(statistics.mean(one["log_likelihood"] for one in runs), 4),
     }
     references = sw.make(case.world, 1, 0, **case.settings).references
-    if references is not None:
-        best = references.best_rule()
-        cells |= {"random": references.rules["random"].mean, "best_rule": f"{best} {references.rules[best].mean}"}
-    return cells
+    return cells | (unlearned(references) if references is not None else {})
 
 
 def main() -> None:

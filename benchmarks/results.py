@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import re
+import statistics
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,6 +12,8 @@ from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from slatewise.environments.base import References
 
 HERE = Path(__file__).parent
 PACKAGES = ("slatewise", "torch", "numpy", "scikit-learn")
@@ -38,6 +41,18 @@ def save(name: str, claim: str, rows: Sequence[dict[str, Any]], raw: Any = None)
         print(f"{name}: the earlier result had also {', '.join(sorted(lost))}; see --help", file=sys.stderr)
     path.write_text(compact(json.dumps(about | {"rows": list(rows)} | ({"raw": raw} if raw else {}), indent=1)) + "\n")
     write_page()
+
+
+def with_error(means: Sequence[float]) -> str:
+    """Return the mean over seeds ± its standard error, as text; of one seed the mean alone."""
+    error = f" ± {statistics.stdev(means) / len(means) ** 0.5:.1f}" if len(means) > 1 else ""
+    return f"{statistics.mean(means):.1f}{error}"
+
+
+def unlearned(references: References) -> dict[str, Any]:
+    """Return what random and the best rule without learning earn."""
+    best = references.best_rule()
+    return {"random": references.rules["random"].mean, "best_rule": f"{best} {references.rules[best].mean}"}
 
 
 def compact(text: str) -> str:

@@ -11,7 +11,7 @@ import torch
 from curves_drawing import write_names
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from results import HERE, save
+from results import HERE, save, unlearned
 
 import slatewise as sw
 from slatewise.allocation import keep_freed_memory
@@ -146,9 +146,7 @@ def row(case: Case, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "standard_errors": [round(one["standard_error"], 1) for one in runs],
     }
     if references is not None:
-        best = references.best_rule()
-        cells["random"] = references.rules["random"].mean
-        cells["best_rule"] = f"{best} {references.rules[best].mean}"
+        cells |= unlearned(references)
         if references.ceiling is not None:
             cells["share_%"] = 100 * (references.share(middle) or 0.0)
             cells["ceiling"] = f"{references.ceiling.mean} ({references.ceiling.kind})"

@@ -2,13 +2,12 @@
 
 import argparse
 import json
-import statistics
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from results import HERE, save
+from results import HERE, save, with_error
 
 import slatewise as sw
 from slatewise.allocation import keep_freed_memory
@@ -135,9 +134,7 @@ def summary(row: Row, recipes: dict[str, dict[str, float]], steps: int) -> dict[
     shown: dict[str, Any] = {"row": row.name, "candidates": row.candidates, "paper": row.paper}
     for recipe in [name for name in RECIPES if name in recipes]:
         means = [recipes[recipe][seed] for seed in sorted(recipes[recipe], key=int)]
-        error = f" ± {statistics.stdev(means) / len(means) ** 0.5:.1f}" if len(means) > 1 else ""
-        shown |= {recipe: f"{statistics.mean(means):.1f}{error}"}
-        shown |= {f"{recipe}, seeds": [round(mean, 1) for mean in means]}
+        shown |= {recipe: with_error(means), f"{recipe}, seeds": [round(mean, 1) for mean in means]}
     return shown | {"steps": steps}
 
 

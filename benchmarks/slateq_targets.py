@@ -1,12 +1,11 @@
 """Which slate's value comes next in SlateQ's training: the best one, or the one that was shown?"""
 
 import argparse
-import statistics
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
-from results import save
+from results import save, unlearned, with_error
 
 import slatewise as sw
 from slatewise.allocation import keep_freed_memory
@@ -41,13 +40,9 @@ def row(name: str, returns: dict[str, list[float]]) -> dict[str, Any]:
     """Summarise the seeds of one world, beside what is known without learning."""
     cells: dict[str, Any] = {"world": name}
     for target, means in returns.items():
-        error = f" ± {statistics.stdev(means) / len(means) ** 0.5:.1f}" if len(means) > 1 else ""
-        cells |= {target: f"{statistics.mean(means):.1f}{error}", f"{target}, seeds": [round(one, 1) for one in means]}
+        cells |= {target: with_error(means), f"{target}, seeds": [round(one, 1) for one in means]}
     references = sw.make("interest-evolution", 1, 0, **WORLDS[name]).references
-    if references is not None:
-        best = references.best_rule()
-        cells |= {"random": references.rules["random"].mean, "best_rule": f"{best} {references.rules[best].mean}"}
-    return cells
+    return cells | (unlearned(references) if references is not None else {})
 
 
 def main() -> None:

@@ -47,11 +47,15 @@ class Space(nn.Module):
         """Return points [B, F] between twice low and twice high for any numbers; 0 is the mean item."""
         return 2 * free.tanh() * torch.where(free > 0, self.high, -self.low)
 
+    def gathers(self, observation: Observation) -> bool:
+        """Whether `closeness` writes out every candidate's features: of a catalogue much larger than the candidates."""
+        return observation.catalogue is not None and len(observation.catalogue) > 8 * observation.item_ids.shape[1]
+
     def closeness(self, observation: Observation, points: Tensor) -> Tensor:
         """Return ⟨x, p⟩ − |x|² / 2 of candidates x and points p [B, F], as [B, C]: the greater, the nearer."""
         known = self.catalogue.mean.shape[0]
         catalogue, close = observation.catalogue, torch.zeros((), device=points.device)
-        if catalogue is not None and len(catalogue) > 8 * observation.item_ids.shape[1]:
+        if catalogue is not None and self.gathers(observation):
             rows = self.catalogue(catalogue.features[observation.item_ids.clamp(min=0)])
             close = torch.einsum("bce,be->bc", rows, points[:, :known]) - rows.square().sum(2) / 2
         elif catalogue is not None:

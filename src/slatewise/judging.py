@@ -1,11 +1,12 @@
 """Off-policy evaluation by name: opens a log, finds the policies that names mean for it, and judges them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from slatewise import off_policy
 from slatewise.agents import is_agent, load
+from slatewise.agents.base import Agent
 from slatewise.environments import make
 from slatewise.errors import InputError
 from slatewise.interactions import Policy
@@ -39,8 +40,9 @@ def judge(
     if len(set(names)) != len(names):
         raise InputError(f"policies {', '.join(names)}: name each one once")
     compared = [baseline] if baseline != "logged" and baseline not in names else []
-    log = Log(path, reward, remembered([*names, *compared]))
-    policies = {name: policy_for(log, name, seed) for name in [*names, *compared]}
+    agents = {name: load(name) for name in [*names, *compared] if is_trained(name)}
+    log = Log(path, reward, remembered(agents))
+    policies = {name: policy_for(log, name, seed, agents.get(name)) for name in [*names, *compared]}
     return off_policy.evaluate(
         log,
         policies,
@@ -56,12 +58,12 @@ def judge(
     )
 
 
-def remembered(names: Sequence[str]) -> int | None:
-    """Return how many interactions the runs among some names remember: a log is read with histories as long.
+def remembered(agents: Mapping[str, Agent]) -> int | None:
+    """Return how many interactions agents of runs remember: a log is read with histories as long.
 
-    None without runs. Raises InputError where runs remember different numbers.
+    None without agents. Raises InputError, with the names of their runs, where they remember different numbers.
     """
-    lengths = {name: load(name).spec.history for name in names if is_trained(name)}
+    lengths = {name: agent.spec.history for name, agent in agents.items()}
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise InputError(f"runs that remember different numbers of interactions ({told}): judge each on its own")
@@ -77,10 +79,10 @@ def item_groups(log: Log, columns: str, policy: Policy) -> ItemGroups:
     return ItemGroups(policy, log.catalogue.features[:, at].unique(dim=0, return_inverse=True)[1])
 
 
-def policy_for(log: Log, name: str, seed: int = 0) -> Policy:
-    """Return the policy that a name means for a log."""
-    if is_trained(name):
-        agent = load(name)
+def policy_for(log: Log, name: str, seed: int = 0, agent: Agent | None = None) -> Policy:
+    """Return the policy that a name means for a log; agent: of the run of that name, where it is loaded already."""
+    if agent is not None or is_trained(name):
+        agent = agent or load(name)
         check_features(agent, log.spec, name)
         check_schema(agent, log.features, name)
         agent.slate_size = log.spec.slate_size

@@ -25,7 +25,7 @@ from torch import Tensor
 from slatewise.agents import CHECKPOINTS, LATEST, latest_checkpoint
 from slatewise.agents.base import DESCRIPTION, Agent
 from slatewise.documents import read_document
-from slatewise.environments import world
+from slatewise.environments import make, world
 from slatewise.environments.base import Environment
 from slatewise.errors import InputError
 from slatewise.registry import registered_name
@@ -238,17 +238,21 @@ def make_world(
 
     Raises InputError where the folder is not a run, or holds an agent that learned from a log and knows no world.
     """
-    cls, run = world_of_run(folder), read(folder)
+    run = _read_with_world(folder)
     settings = run["world_settings"] | changes
     seed = int(run["world_seed"]) if seed is None else seed
-    return cls(users=users or run["users"], seed=seed, device=device, **settings)
+    return make(run["world"], users or run["users"], seed, device, **settings)
 
 
 def world_of_run(folder: str | Path) -> type[Environment]:
     """Return the class of the world that a run was trained in. Raises InputError as `make_world` does."""
+    return world(_read_with_world(folder)["world"])
+
+
+def _read_with_world(folder: str | Path) -> dict[str, Any]:
     if (Path(folder) / DESCRIPTION).is_file():
         raise InputError(f"{folder} holds an agent alone, as learned from a log, and no world: name one with --env")
-    return world(read(folder)["world"])
+    return read(folder)
 
 
 def _whole(line: str) -> bool:

@@ -183,11 +183,8 @@ class Wolpertinger(LongTermAgent):
     @torch.no_grad()
     def best(self, observation: Observation, network: Regression[Any]) -> tuple[Tensor, Tensor]:
         """Return a critic's best slate among the nearest candidates, [B, K], and its value, [B], in units of reward."""
-        count, catalogue = max(1, observation.item_ids.shape[1]), observation.catalogue
-        gathered = (
-            catalogue is not None and len(catalogue) > 8 * count
-        )  # then each candidate's features are written out
-        most = max(1, DISTANCES_AT_ONCE // (count * self.spec.item_features if gathered else count))
+        each = self.spec.item_features if self.critic.network.space.gathers(observation) else 1
+        most = max(1, DISTANCES_AT_ONCE // (max(1, observation.item_ids.shape[1]) * each))
         if len(observation) > most:
             starts = range(0, len(observation), most)
             slates, values = zip(*(self.best(observation[i : i + most], network) for i in starts), strict=True)
